@@ -1,0 +1,72 @@
+# Needs Python 3.11 to 3.14, GNU make and pip. `make help` lists the commands.
+# PY: the Python that makes .venv. PORT: of the demo. WORKERS: of the tests. CHROMIUM: the browser of the tests.
+PY ?= python3
+PORT ?= 8000
+WORKERS ?= 4
+VENV := .venv
+BIN := $(VENV)/bin
+# Where Chromium goes by another name.
+CHROMIUM ?= $(firstword $(shell command -v chromium chromium-browser google-chrome 2>/dev/null))
+export CHROMIUM
+
+.DEFAULT_GOAL := setup
+.PHONY: help setup demo test check format matrix bench soak upstream stubtest lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 12
+
+setup: $(VENV)/.ok  ## .venv with everything for development, from the lock
+
+# pip cannot check hashes of an editable install, so that comes second; its build backend is in the lock.
+$(VENV)/.ok: requirements/dev.lock pyproject.toml
+	@$(PY) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || \
+	  { echo "Antiphon needs Python 3.11 to 3.14; $(PY) is $$($(PY) --version 2>&1). Say: make PY=python3.13 $(MAKECMDGOALS)"; exit 1; }
+	$(PY) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The browser tests' driver, apart because it is large.
+$(VENV)/.e2e: $(VENV)/.ok requirements/e2e.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/e2e.lock
+	@touch $@
+
+demo: $(VENV)/.ok  ## the showcase at http://127.0.0.1:8000
+	cd examples/showcase && ../../$(BIN)/python manage.py demo --port $(PORT)
+
+test: $(VENV)/.ok $(VENV)/.e2e  ## every test, those in a browser included
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
+
+check: $(VENV)/.ok $(VENV)/.e2e  ## ruff, mypy for three platforms, layering and house rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
+	$(BIN)/python -m pytest -q tests/test_layering.py tests/test_house.py
+
+format: $(VENV)/.ok  ## ruff's own fixes and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+matrix: $(VENV)/.ok  ## the tests on each Python and Django found here
+	$(BIN)/python scripts/matrix.py $(ARGS)
+
+bench: $(VENV)/.ok  ## each benchmark, in short
+	@set -e; for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench --quick; done
+
+soak: $(VENV)/.ok  ## hours in minutes: leaks, losses (SOAK_S: seconds of each test)
+	$(BIN)/python -m pytest -q -s -m soak --timeout 0 tests/soak $(ARGS)
+
+upstream: $(VENV)/.ok  ## Channels' own suite against us: make upstream CHANNELS=<checkout of 4.3.2>
+	$(BIN)/python scripts/upstream.py $(CHANNELS)
+
+stubtest: $(VENV)/.ok  ## Channels' types (types-channels) against us
+	$(BIN)/python scripts/stubtest.py $(ARGS)
+
+lock:  ## remake the locks: make lock ARGS=--upgrade
+	scripts/lock $(ARGS)
+
+clean:  ## remove what these commands made
+	rm -rf $(VENV) .matrix .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
