@@ -1,0 +1,158 @@
+"""The header that travels with each message, which a hub reads without decoding the body. Version 1.
+
+    byte 0      magic 0xA7
+    byte 1      version
+    byte 2      kind: 0 message, 1 control, 2 marker
+    byte 3      flags: 1 an extra section follows the fixed part; 2 the body is encrypted
+    4-11        lane     unsigned, big endian: who sent it
+    12-19       n        unsigned, big endian: the lane's own count; (lane, n) is the message's id
+    20-27       sent_us  unsigned, big endian: microseconds since the epoch, by the sender's clock
+    extra       4 bytes length, then a msgpack map: "t" topics, "x" excluded channels, "k" conflation key,
+                "a" author, "h" headers (trace context), "g" the group's name where the topic does not tell,
+                "c" the one channel that it is for
+    rest        the body
+
+A release reads the version before its own; unknown versions, kinds and flags are refused, and the hub counts them.
+Golden bytes in the tests hold this layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from struct import Struct
+from types import MappingProxyType
+from typing import Any
+
+from . import codec
+
+__all__ = ["CONTROL", "MARKER", "MESSAGE", "Envelope", "HeadedEnvelope", "pack", "unpack"]
+
+MAGIC = 0xA7
+VERSION = 1
+MESSAGE, CONTROL, MARKER = 0, 1, 2
+_KINDS = frozenset((MESSAGE, CONTROL, MARKER))
+FLAG_EXTRA = 1
+FLAG_ENCRYPTED = 2
+_KNOWN_FLAGS = FLAG_EXTRA | FLAG_ENCRYPTED
+
+_FIXED = Struct(">BBBBQQQ")
+_IDENTITY = Struct(">QQQ")
+_LENGTH = Struct(">I")
+_HEAD = _FIXED.size
+# How a message without extras begins: what nearly all are. One comparison stands for four checks.
+_PLAIN = bytes((MAGIC, VERSION, MESSAGE, 0))
+_NO_EXTRA: Mapping[str, Any] = MappingProxyType({})
+
+
+class Envelope:
+    """One message as a node holds it. Its members share it: nothing in it may be changed by a receiver.
+
+    ``topic``: what it arrived on. ``arrived_s``: when, by the node's own clock (monotonic seconds). This class is the
+    whole of a message that never left its loop; one that came through an engine is a ``HeadedEnvelope``.
+    """
+
+    __slots__ = ("_decoded", "arrived_s", "body", "topic")
+
+    kind = MESSAGE
+    payload = b""
+    extra: Mapping[str, Any] = _NO_EXTRA
+
+    def __init__(self, topic: str, arrived_s: float, body: bytes) -> None:
+        self.topic = topic
+        self.arrived_s = arrived_s
+        self.body = body
+
+    def __repr__(self) -> str:
+        return f"<Envelope on {self.topic!r} {len(self.body)} bytes>"
+
+    @property
+    def group(self) -> str | None:
+        """The name of the group that it was sent to, if it was."""
+        return self.topic[2:] if self.topic[:2] == "g:" else None
+
+    def message(self) -> Any:
+        """Decode the body: a fresh object at each call."""
+        return codec.decode(self.body)
+
+    def shared_message(self) -> Any:
+        """Decode the body once for all who promise not to change it."""
+        try:
+            return self._decoded
+        except AttributeError:
+            self._decoded: Any = codec.decode(self.body)
+            return self._decoded
+
+
+class HeadedEnvelope(Envelope):
+    """A message with its header, as an engine brought it."""
+
+    __slots__ = ("extra", "kind", "payload")
+
+    def __init__(  # the fixed part stays packed in ``payload``: few ever ask for it
+        self, topic: str, arrived_s: float, body: bytes, kind: int, payload: bytes, extra: Mapping[str, Any]
+    ) -> None:
+        super().__init__(topic, arrived_s, body)
+        self.kind = kind
+        self.payload = payload
+        self.extra = extra
+
+    def __repr__(self) -> str:
+        lane, n = self.id
+        return f"<HeadedEnvelope {lane:x}:{n} on {self.topic!r} {len(self.body)} bytes extra={dict(self.extra)!r}>"
+
+    @property
+    def id(self) -> tuple[int, int]:
+        """The message's id: (lane, n)."""
+        lane, n, _ = _IDENTITY.unpack_from(self.payload, 4)
+        return lane, n
+
+    @property
+    def sent_us(self) -> int:
+        """When it was sent, microseconds since the epoch by the sender's clock."""
+        sent: int = _IDENTITY.unpack_from(self.payload, 4)[2]
+        return sent
+
+
+def pack(kind: int, lane: int, n: int, sent_us: int, body: bytes, extra: dict[str, Any] | None = None) -> bytes:
+    """Return the bytes of an envelope."""
+    if not extra:
+        return _FIXED.pack(MAGIC, VERSION, kind, 0, lane, n, sent_us) + body
+    section = codec.encode(extra)
+    head = _FIXED.pack(MAGIC, VERSION, kind, FLAG_EXTRA, lane, n, sent_us)
+    return b"".join((head, _LENGTH.pack(len(section)), section, body))
+
+
+def unpack(payload: bytes, topic: str = "", arrived_s: float = 0.0) -> HeadedEnvelope:
+    """Read an envelope. Raises ValueError for anything that no release of ours can have sent."""
+    if payload[:4] == _PLAIN and len(payload) >= _HEAD:
+        return HeadedEnvelope(topic, arrived_s, payload[_HEAD:], MESSAGE, payload, _NO_EXTRA)
+    if len(payload) < _HEAD:
+        raise ValueError(f"an envelope has at least {_HEAD} bytes; got {len(payload)}")
+    magic, version, kind, flags = payload[:4]
+    if magic != MAGIC or version != VERSION:
+        raise ValueError(f"expected magic {MAGIC:#x} version {VERSION}; got {magic:#x} version {version}")
+    if flags & ~_KNOWN_FLAGS or kind not in _KINDS:
+        raise ValueError(f"unknown kind {kind} or flags {flags:#x}")
+    if not flags & FLAG_EXTRA:
+        return HeadedEnvelope(topic, arrived_s, payload[_HEAD:], kind, payload, _NO_EXTRA)
+    if len(payload) < _HEAD + 4:
+        raise ValueError("the extra section is cut short")
+    start = _HEAD + 4
+    end = start + _LENGTH.unpack_from(payload, _HEAD)[0]
+    if end > len(payload):
+        raise ValueError("the extra section is cut short")
+    extra = codec.decode(payload[start:end])
+    if not isinstance(extra, dict):
+        raise ValueError(f"the extra section is not a map but {type(extra).__name__}")
+    _check_extra(extra)
+    return HeadedEnvelope(topic, arrived_s, payload[end:], kind, payload, extra)
+
+
+def _check_extra(extra: dict[str, Any]) -> None:
+    # A hub looks these up in its tables: another type would raise there, in the middle of what arrived with it.
+    for key in ("t", "x"):
+        names = extra.get(key, [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"the extra {key!r} is not a list of names: {names!r:.80}")
+    if not isinstance(extra.get("c", ""), str):
+        raise ValueError(f"the extra 'c' is not a channel: {extra['c']!r:.80}")

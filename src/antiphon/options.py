@@ -1,0 +1,138 @@
+"""The options that belong to no layer (Django: the ``ANTIPHON`` setting): names, defaults, checks."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import framework
+from .exceptions import OptionError
+
+__all__ = ["OPTIONS", "Option", "get", "parse_rate", "unknown_key", "validate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option: its default, what it accepts, and what it is for."""
+
+    name: str
+    default: Any
+    check: Callable[[Any], bool]
+    expects: str
+    doc: str
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _hook(value: Any) -> bool:
+    return callable(value) or (isinstance(value, str) and "." in value)
+
+
+def _rate(value: Any) -> bool:
+    try:
+        parse_rate(value)
+    except OptionError:
+        return False
+    return True
+
+
+def _optional(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or check(value)
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, (list, tuple, set)) and all(isinstance(item, str) for item in value)
+
+
+_TABLE = (
+    Option("sync_threads", 32, _count, "a positive int", "Threads of a process that run synchronous handlers."),
+    Option(
+        "disconnect_grace_s",
+        10.0,
+        _optional(lambda v: _positive(v) or v == 0),
+        "seconds, 0 or more, or None for no limit",
+        "How long an async handler may go on after its client is gone, before it is cancelled.",
+    ),
+    Option("receive_limit_frames", 64, _count, "a positive int", "Frames of one client that wait for its consumer."),
+    Option("receive_limit_bytes", 1 << 20, _count, "a positive int", "Bytes of one client that wait, likewise."),
+    Option("max_message_bytes", 1 << 20, _count, "a positive int", "Largest frame a client may send, in bytes."),
+    Option("rate_limit", None, _optional(_rate), "a rate such as '20/s' or '300/m', or None", "Frames of one client."),
+    Option("max_connections_per_user", None, _optional(_count), "a positive int or None", "Open sockets of one user."),
+    Option(
+        "revalidate_interval_s",
+        None,
+        _optional(_positive),
+        "seconds, or None for never",
+        "How often an open connection's session and user are checked again.",
+    ),
+    Option("on_drop", None, _optional(_hook), "a callable or its dotted path, or None", "Called with every Drop."),
+    Option(
+        "on_publish_error",
+        None,
+        _optional(_hook),
+        "a callable or its dotted path, or None",
+        "Called with (exception, sends) when a send after a commit failed for good.",
+    ),
+    Option("publish_retry_s", 2.0, lambda v: _positive(v) or v == 0, "seconds, 0 or more", "How long it is retried."),
+    Option("ticket_max_age_s", 30, _positive, "seconds", "How old a one-use ticket may be."),
+    Option("allowed_origins", None, _optional(_names), "a list of origins, or None for ALLOWED_HOSTS", "Origin check."),
+)
+
+OPTIONS: dict[str, Option] = {option.name: option for option in _TABLE}
+
+
+def get(name: str) -> Any:
+    """Return the value of an option: the configured one, else its default."""
+    option = OPTIONS[name]
+    configured = framework.current().options()
+    if name not in configured:
+        return option.default
+    value = configured[name]
+    if not option.check(value):
+        raise OptionError(f"ANTIPHON[{name!r}]: expected {option.expects}; got {value!r}")
+    return value
+
+
+def validate(mapping: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with a mapping of options, a sentence each."""
+    problems = []
+    for name, value in mapping.items():
+        option = OPTIONS.get(name)
+        if option is None:
+            problems.append(unknown_key(name, OPTIONS, "ANTIPHON option"))
+        elif not option.check(value):
+            problems.append(f"ANTIPHON[{name!r}]: expected {option.expects}; got {value!r}")
+    return problems
+
+
+def unknown_key(name: object, known: Mapping[str, Any] | set[str], what: str) -> str:
+    """Say that ``name`` is unknown, what it may have meant, and what there is."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
+    return f"unknown {what} {name!r}{hint}"
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_rate(rate: Any) -> tuple[int, float]:
+    """Parse ``'20/s'``, ``'300/m'``, ``'5/10s'`` or ``(20, 1.0)`` into (count, seconds)."""
+    if isinstance(rate, tuple) and len(rate) == 2 and _count(rate[0]) and _positive(rate[1]):
+        return rate[0], float(rate[1])
+    if isinstance(rate, str):
+        count, slash, period = rate.partition("/")
+        unit = period.strip()[-1:]
+        amount = period.strip()[:-1] or "1"
+        # isdecimal, not isdigit: int() does not take "²".
+        numbers = slash and unit in _UNITS and count.strip().isdecimal() and amount.isdecimal()
+        if numbers and int(count) > 0 and int(amount) > 0:
+            return int(count), int(amount) * _UNITS[unit]
+    raise OptionError(f"rate_limit: expected '20/s', '300/m', '5/10s' or (count, seconds); got {rate!r}")

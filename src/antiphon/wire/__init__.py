@@ -1,0 +1,1 @@
+"""Pure state machines and tables of the wire: no await, no socket."""
