@@ -1,0 +1,1 @@
+"""What carries bytes between processes: one package an engine."""

@@ -1,0 +1,342 @@
+"""The memory engine. ``MemoryBus`` is the process's state, ``MemoryEngine`` one node's part in it. Knows no envelope.
+
+Publishing on the loop of a member delivers inside the call; other loops get what is theirs through one FIFO a node.
+Tables are replaced, never changed in place, so publishing takes no lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+import weakref
+from asyncio import _get_running_loop
+from collections import deque
+from collections.abc import Collection
+
+from ...exceptions import CrossProcessError
+from ...types import Arrival, Receipt
+from ..base import Leased, Sink
+from .queue import MemoryQueue
+from .siblings import Siblings
+
+__all__ = ["MemoryBus", "MemoryEngine"]
+
+_RECEIPTS = tuple(Receipt(nodes) for nodes in range(33))
+
+
+class MemoryEngine:
+    """One node's part: its subscriptions, and the FIFO through which other threads reach its loop."""
+
+    max_payload_bytes = 1 << 62  # memory sets no bound of its own
+
+    def __init__(self, bus: MemoryBus) -> None:
+        self.bus = bus
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sink: Sink | None = None
+        self._inbox: deque[Arrival] = deque()
+        self._scheduled = False
+        self._topics: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<MemoryEngine {len(self._topics)} topics>"
+
+    async def open(self, sink: Sink) -> None:
+        """Attach to the running loop."""
+        self.attach(sink, asyncio.get_running_loop())
+
+    def attach(self, sink: Sink, loop: asyncio.AbstractEventLoop) -> None:
+        """Attach to ``loop``: memory has nothing to wait for."""
+        self._sink, self._loop = sink, loop
+        self.bus.attach(self)
+
+    async def close(self) -> None:
+        """Detach and forget every subscription."""
+        self.detach()
+
+    def detach(self) -> None:
+        """Detach and forget every subscription; from any thread."""
+        self.bus.detach(self, tuple(self._topics))
+        self._topics.clear()
+        self._inbox.clear()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the node's loop can still run anything."""
+        return self._loop is not None and not self._loop.is_closed()
+
+    async def subscribe(self, topics: Collection[str]) -> None:
+        """Subscribe; what is published from now on arrives."""
+        self.subscribe_now(topics)
+
+    def subscribe_now(self, topics: Collection[str]) -> None:
+        """Subscribe without an event loop's turn."""
+        self._topics.update(topics)
+        self.bus.subscribe(self, topics)
+
+    def unsubscribe(self, topics: Collection[str]) -> None:
+        """End subscriptions."""
+        self._topics.difference_update(topics)
+        self.bus.unsubscribe(self, topics)
+
+    def publish(self, topic: str, payload: bytes) -> Receipt:
+        """Publish to every node of the process that subscribes."""
+        return self.bus.publish(topic, payload)
+
+    def arrive_later(self, topic: str, payload: bytes) -> None:
+        """Hand one message to the node from another loop or thread, through the FIFO."""
+        self._inbox.append(Arrival(topic, payload))
+        if not self._scheduled:
+            self._scheduled = True
+            try:
+                self._loop.call_soon_threadsafe(self._drain)  # type: ignore[union-attr]  # attached: it has a loop
+            except RuntimeError:  # the loop is closed: its node is gone with it
+                self.detach()
+
+    def _drain(self) -> None:
+        # The flag first: what is appended from here on schedules a new drain, or is taken by this one.
+        self._scheduled = False
+        arrivals = []
+        # Not "while": threads that send without a pause would keep the loop here for ever.
+        for _ in range(len(self._inbox)):
+            with contextlib.suppress(IndexError):  # detached meanwhile
+                arrivals.append(self._inbox.popleft())
+        if arrivals and self._sink is not None:
+            self._sink.deliver(arrivals)
+
+
+class MemoryBus:
+    """The process's state: who subscribes to what, and the worker channels. Safe from any thread."""
+
+    def __init__(self, name: str = "default") -> None:
+        self.name = name
+        self.siblings = Siblings(name)
+        self.forked_from: int | None = None
+        self.queue_drops = 0
+        self._reset()
+        _buses.add(self)
+
+    def __repr__(self) -> str:
+        return f"<MemoryBus {self.name!r} {len(self._engines)} nodes, {len(self.queues)} queues>"
+
+    def _reset(self) -> None:
+        self._lock = threading.RLock()
+        self._engines: tuple[MemoryEngine, ...] = ()
+        self._topics: dict[str, tuple[MemoryEngine, ...]] = {}
+        self.queues: dict[str, MemoryQueue] = {}
+        self._bindings: dict[str, dict[str, tuple[int, float, float]]] = {}
+        self._swept_s = 0.0
+        self.queue_expired = 0
+
+    # Nodes
+
+    def node_engine(self) -> MemoryEngine:
+        """Return a new, unopened part for one node."""
+        return MemoryEngine(self)
+
+    def attach(self, engine: MemoryEngine) -> None:
+        """Take in a node."""
+        with self._lock:
+            # A closed loop's node is reaped at the next touch.
+            for other in self._engines:
+                if not other.alive:
+                    other.detach()
+            self._engines += (engine,)
+        self.siblings.announce()
+
+    def detach(self, engine: MemoryEngine, topics: Collection[str]) -> None:
+        """Forget a node."""
+        with self._lock:
+            self._engines = tuple(other for other in self._engines if other is not engine)
+            self.unsubscribe(engine, topics)
+
+    def subscribe(self, engine: MemoryEngine, topics: Collection[str]) -> None:
+        """Let ``engine`` get what is published on ``topics``."""
+        with self._lock:
+            for topic in topics:
+                engines = self._topics.get(topic, ())
+                if engine not in engines:
+                    self._topics[topic] = (*engines, engine)
+
+    def unsubscribe(self, engine: MemoryEngine, topics: Collection[str]) -> None:
+        """End that."""
+        with self._lock:
+            for topic in topics:
+                rest = tuple(other for other in self._topics.get(topic, ()) if other is not engine)
+                if rest:
+                    self._topics[topic] = rest
+                else:
+                    self._topics.pop(topic, None)
+
+    def only_subscriber(self, topic: str) -> MemoryEngine | None:
+        """Return the one node that gets what is published on ``topic``, if it is one and no queue does."""
+        engines = self._topics.get(topic)
+        if engines is None or len(engines) != 1 or topic in self._bindings:
+            return None
+        return engines[0]
+
+    def publish(self, topic: str, payload: bytes) -> Receipt:
+        """Hand ``payload`` to every node and queue that wants ``topic``."""
+        if not self._engines:
+            self.require_reach()
+        engines = self._topics.get(topic, ())
+        here = _get_running_loop()
+        for engine in engines:
+            if engine._loop is here:
+                engine._sink.arrive(topic, payload)  # type: ignore[union-attr]  # attached: it has a sink
+            else:
+                engine.arrive_later(topic, payload)
+        if self._bindings and topic in self._bindings:
+            self._publish_to_queues(topic, payload)
+        count = len(engines)
+        return _RECEIPTS[count] if count < len(_RECEIPTS) else Receipt(count)
+
+    def publish_blocking(self, topic: str, payload: bytes) -> Receipt:
+        """Publish from a thread without a loop: the same, for nothing here ever waits."""
+        return self.publish(topic, payload)
+
+    def require_reach(self) -> None:
+        """Raise CrossProcessError when the members can only be in another process."""
+        if self._engines:
+            return
+        if self.forked_from is not None:
+            self._refuse(f"this process was forked from process {self.forked_from}, where the connections are")
+        others = self.siblings.alive()
+        if others:
+            self._refuse(f"the connections of this project are in process {', '.join(map(str, others))}")
+
+    def _refuse(self, why: str) -> None:
+        raise CrossProcessError(
+            f"the in-memory layer does not cross processes, and {why}. Use a layer that does: "
+            "antiphon.layers.EmbeddedChannelLayer (one machine) or antiphon.layers.RedisChannelLayer."
+        )
+
+    # Worker channels
+
+    def _queue(self, name: str) -> MemoryQueue:
+        # Under the lock, until the caller put or counted itself a reader: else the queue may be forgotten in between.
+        queue = self.queues.get(name)
+        if queue is None:
+            queue = self.queues[name] = MemoryQueue(name)
+        return queue
+
+    def put_now(self, queue: str, payload: bytes, capacity: int, expiry_s: float) -> bool:
+        """Append to a worker channel; False when it is full."""
+        if not self._engines and self.forked_from is not None:
+            self.require_reach()
+        with self._lock:
+            return self._queue(queue).put(payload, capacity, expiry_s)
+
+    async def put(self, queue: str, payload: bytes, capacity: int, expiry_s: float) -> bool:
+        """Append to a worker channel; False when it is full."""
+        return self.put_now(queue, payload, capacity, expiry_s)
+
+    async def lease(self, queue: str) -> Leased:
+        """Wait for a message of a worker channel and take it."""
+        self.sweep()
+        with self._lock:
+            target = self._queue(queue)
+            target.readers += 1
+        try:
+            return await target.lease()
+        finally:
+            with self._lock:
+                target.readers -= 1
+                self._forget_idle(target)
+
+    async def ack(self, queue: str, token: int) -> None:
+        """Confirm a leased message."""
+        target = self.queues.get(queue)
+        if target is not None:
+            target.ack(token)
+            self._forget_idle(target)
+
+    async def release(self, queue: str, token: int) -> None:
+        """Give a leased message back, to the front."""
+        target = self.queues.get(queue)
+        if target is not None:
+            target.release(token)
+
+    def _forget_idle(self, queue: MemoryQueue) -> None:
+        with self._lock:
+            if queue.idle and self.queues.get(queue.name) is queue:
+                self.queue_expired += queue.expired
+                del self.queues[queue.name]
+
+    def sweep(self) -> None:
+        """Drop what nobody read in time from every worker channel; at most once a second."""
+        now = time.monotonic()
+        if now - self._swept_s < 1.0:
+            return
+        self._swept_s = now
+        for queue in tuple(self.queues.values()):
+            queue.sweep(now)
+            self._forget_idle(queue)
+        with self._lock:
+            for topic, bound in list(self._bindings.items()):
+                for name in [name for name, (_, _, until) in bound.items() if until <= now]:
+                    del bound[name]
+                if not bound:
+                    del self._bindings[topic]
+
+    async def bind(self, topic: str, queue: str, capacity: int, expiry_s: float, ttl_s: float) -> None:
+        """Let what is published on ``topic`` also go to ``queue``, for ``ttl_s`` seconds."""
+        with self._lock:
+            self._bindings.setdefault(topic, {})[queue] = (capacity, expiry_s, time.monotonic() + ttl_s)
+
+    async def unbind(self, topic: str | None, queue: str) -> None:
+        """End that; from every topic when ``topic`` is None."""
+        with self._lock:
+            for name in [topic] if topic is not None else list(self._bindings):
+                bound = self._bindings.get(name)
+                if bound is not None:
+                    bound.pop(queue, None)
+                    if not bound:
+                        del self._bindings[name]
+
+    async def bound(self, topic: str) -> list[str]:
+        """Return the queues that are bound to ``topic``."""
+        now = time.monotonic()
+        return [name for name, (_, _, until) in self._bindings.get(topic, {}).items() if until > now]
+
+    def bindings(self) -> dict[str, list[str]]:
+        """Return topic -> queues, a copy."""
+        with self._lock:
+            return {topic: list(bound) for topic, bound in self._bindings.items()}
+
+    def _publish_to_queues(self, topic: str, payload: bytes) -> None:
+        now = time.monotonic()
+        for name, (capacity, expiry_s, until) in tuple(self._bindings.get(topic, {}).items()):
+            # As the group_send of Channels: a full worker channel is no error, but it is counted.
+            with self._lock:
+                if until > now and not self._queue(name).put(payload, capacity, expiry_s):
+                    self.queue_drops += 1
+
+    # The rest
+
+    def flush(self) -> None:
+        """Forget every worker channel and binding."""
+        with self._lock:
+            self.queues = {}
+            self._bindings = {}
+
+    def after_fork(self) -> None:
+        """Drop everything inherited: it belongs to the parent, as do the locks that other threads may hold."""
+        if self._engines:
+            self.forked_from = os.getppid()
+        self._reset()
+        self.siblings.after_fork()
+
+
+_buses: weakref.WeakSet[MemoryBus] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for bus in tuple(_buses):
+        bus.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
