@@ -1,0 +1,1 @@
+"""The channel layer: what an application holds, and what each node does for it."""

@@ -1,0 +1,347 @@
+"""One node's own table, topic -> members: reads the envelope of what arrives and delivers it to many mailboxes.
+
+It lives on one loop and is touched only there. It never decodes a body, never waits, never raises into an
+engine.
+
+Fan-out puts the same envelope into every mailbox, then wakes the readers. Putting costs about 0.1 us a member, running
+a woken reader several; so wakes of a large group go out in slices of about ``SLICE_S``, and the loop serves its
+sockets between them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import OrderedDict, deque
+from collections.abc import Collection, Sequence
+from time import monotonic
+from typing import Any
+
+from ..envelope import MESSAGE, Envelope, HeadedEnvelope, unpack
+from ..types import Arrival
+from .drops import LOG_INTERVAL_S, Drop, Drops
+from .mailbox import Mailbox
+
+__all__ = ["Hub"]
+
+logger = logging.getLogger("antiphon.layer")
+
+SLICE_S = 0.005
+# Groups up to this size are woken at once: slicing them would only delay the last member by a turn of the loop.
+_SLICE_MIN = 64
+# How often the lag of a message is measured.
+SAMPLE_S = 0.005
+# Copies of one message on several topics are told apart for this many messages.
+_COPIES_MAX = 1024
+
+
+class Hub:
+    """Members by topic, mailboxes by channel, and what was delivered (``delivered``, ``arrived``, ``lag_s``)."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, drops: Drops) -> None:
+        self.loop = loop
+        self.drops = drops
+        self.mailboxes: dict[str, Mailbox] = {}
+        self.members: dict[str, dict[str, Mailbox]] = {}
+        self.arrived = 0
+        self.delivered = 0
+        self.dropped = 0
+        self.undecodable = 0
+        # From the sender's publish to the first reader's take, seconds: the newest, a decaying mean, the largest.
+        self.lag_s = 0.0
+        self.lag_mean_s = 0.0
+        self.lag_max_s = 0.0
+        self._identities: dict[tuple[str, str], dict[str, Mailbox]] = {}
+        self._copies: OrderedDict[tuple[int, int], set[str]] = OrderedDict()
+        self._ready: deque[Mailbox] = deque()
+        self.sample: Envelope | None = None  # whose lag the first reader is to measure
+        self._sample_due_s = 0.0
+        self._totals_due = False
+        self._slicing = False
+        self._slice = 256
+        self._slice_began_s = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Hub {len(self.mailboxes)} channels, {len(self.members)} topics>"
+
+    # Members
+
+    def open(self, mailbox: Mailbox) -> None:
+        """Take in a mailbox."""
+        self.mailboxes[mailbox.channel] = mailbox
+
+    def add(self, topic: str, mailbox: Mailbox) -> bool:
+        """Make a mailbox a member; True when it is the topic's first, which the engine must hear."""
+        members = self.members.get(topic)
+        if members is None or mailbox.channel not in members:
+            mailbox.topics.append(topic)
+        if members is None:
+            self.members[topic] = {mailbox.channel: mailbox}
+            return True
+        members[mailbox.channel] = mailbox
+        return False
+
+    def discard(self, topic: str, mailbox: Mailbox) -> bool:
+        """End a membership; True when it was the topic's last."""
+        members = self.members.get(topic)
+        if members is None or members.pop(mailbox.channel, None) is None:
+            return False
+        mailbox.topics.remove(topic)
+        if members:
+            return False
+        del self.members[topic]
+        return True
+
+    def discard_all(self, mailbox: Mailbox) -> list[str]:
+        """End all memberships of a mailbox; return the topics that have no member left."""
+        return [topic for topic in tuple(mailbox.topics) if self.discard(topic, mailbox)]
+
+    def close(self, mailbox: Mailbox) -> list[str]:
+        """Forget a mailbox and what waits in it, counted; return the topics that have no member left."""
+        self.mailboxes.pop(mailbox.channel, None)
+        emptied = self.discard_all(mailbox)
+        self.identify(mailbox, None, None)
+        # A connection that ended has nobody to tell, so no warning; what it did not read is counted all the same.
+        unread = len(mailbox.queue)
+        if unread:
+            self.dropped += unread
+            self.drops.by_reason["closed"] += unread
+            mailbox.queue.clear()
+        return emptied
+
+    def identify(self, mailbox: Mailbox, user: str | None, session: str | None) -> None:
+        """Say whose connection a mailbox belongs to, so that it can be found by user and by session."""
+        for kind, old, new in (("user", mailbox.user, user), ("session", mailbox.session, session)):
+            if old == new:
+                continue
+            if old is not None:
+                boxes = self._identities[kind, old]
+                boxes.pop(mailbox.channel, None)
+                if not boxes:
+                    del self._identities[kind, old]
+            if new is not None:
+                self._identities.setdefault((kind, new), {})[mailbox.channel] = mailbox
+        mailbox.user, mailbox.session = user, session
+
+    def by_identity(self, kind: str, key: str) -> list[Mailbox]:
+        """Return the mailboxes of the connections of a user or a session (``kind``)."""
+        return list(self._identities.get((kind, key), {}).values())
+
+    # What arrives
+
+    def deliver(self, arrivals: Sequence[Arrival]) -> None:
+        """Take what the engine brings."""
+        for arrival in arrivals:
+            self.arrive(arrival.topic, arrival.payload)
+
+    def arrive(self, topic: str, payload: bytes) -> None:
+        """Take one message."""
+        now = monotonic()
+        try:
+            envelope = unpack(payload, topic, now)
+        except ValueError as exc:
+            self._refuse(topic, exc)
+            return
+        self.arrived += 1
+        if now >= self._sample_due_s:
+            self._sample_due_s = now + SAMPLE_S
+            self.sample = envelope
+        members = self.members.get(topic)
+        if envelope.extra:
+            channel = envelope.extra.get("c")
+            if channel is not None:
+                self._deliver_direct(channel, envelope)
+            elif members and envelope.kind == MESSAGE:
+                self.fan_out(envelope, self._chosen(envelope, members))
+        elif members and envelope.kind == MESSAGE:  # control envelopes come with engines that need them
+            self.fan_out(envelope, members.values())
+
+    def arrive_here(self, topic: str, body: bytes) -> None:
+        """Take a message that was published on this very loop, for this node alone: it needed no header."""
+        now = monotonic()
+        self.arrived += 1
+        members = self.members.get(topic)
+        if members:
+            envelope = Envelope(topic, now, body)
+            if now >= self._sample_due_s:
+                self._sample_due_s = now + SAMPLE_S
+                self.sample = envelope
+            self.fan_out(envelope, members.values())
+
+    def lost(self, topics: Collection[str], reason: str, good_until: float) -> None:
+        """Report what an engine may have missed."""
+        logger.warning(
+            "Messages may have been lost on %d topics since %s: %s", len(topics), time.ctime(good_until), reason
+        )
+
+    def link(self, name: str, up: bool) -> None:
+        """Log a link's state."""
+        logger.info("Engine link %s is %s", name, "up" if up else "down")
+
+    def put(self, mailbox: Mailbox, envelope: Envelope) -> bool:
+        """Put one envelope into one mailbox by its policy; False when it was dropped."""
+        queue = mailbox.queue
+        if mailbox.closing is not None:
+            self._drop("closed", envelope, mailbox)
+            return False
+        if len(queue) >= mailbox.capacity and not self.make_room(mailbox):
+            if mailbox.policy != "drop_old":
+                if mailbox.policy == "close":
+                    self._drop("slow", envelope, mailbox)
+                    mailbox.ask_close("slow")
+                else:
+                    self._drop("over_capacity", envelope, mailbox)
+                return False
+            self._drop("replaced", queue.pop(0), mailbox)
+        queue.append(envelope)
+        mailbox.wake()
+        return True
+
+    def fan_out(self, envelope: Envelope, members: Collection[Mailbox]) -> None:
+        """Put ``envelope`` into every mailbox of ``members`` and wake their readers."""
+        taken = 0
+        sliced = len(members) > _SLICE_MIN
+        ready = self._ready
+        for mailbox in members:
+            queue = mailbox.queue
+            if len(queue) < mailbox.capacity and mailbox.closing is None:
+                queue.append(envelope)
+                taken += 1
+                waiter = mailbox.waiter
+                if waiter is not None:
+                    if sliced:
+                        ready.append(mailbox)
+                        continue
+                    mailbox.waiter = None
+                    if not waiter.done():
+                        waiter.set_result(None)
+            elif self.put(mailbox, envelope):
+                taken += 1
+        self.delivered += taken
+        if ready and not self._slicing:
+            self._slicing = True
+            self._wake_slice()
+
+    def _wake_slice(self) -> None:
+        # Called again by the loop after the readers that the last slice woke have run: so the time between two calls
+        # is what a slice costs, and the next is sized by it.
+        now = monotonic()
+        if self._slice_began_s:
+            spent = now - self._slice_began_s
+            if spent > SLICE_S * 1.5:
+                self._slice = max(_SLICE_MIN, int(self._slice * max(0.5, SLICE_S / spent)))
+            elif spent < SLICE_S * 0.7:
+                self._slice = min(65536, self._slice * 2)
+        ready = self._ready
+        for _ in range(min(self._slice, len(ready))):
+            mailbox = ready.popleft()
+            waiter = mailbox.waiter
+            if waiter is not None:
+                mailbox.waiter = None
+                if not waiter.done():
+                    waiter.set_result(None)
+        if ready:
+            self._slice_began_s = now
+            self.loop.call_soon(self._wake_slice)
+        else:
+            self._slice_began_s = 0.0
+            self._slicing = False
+
+    def _chosen(self, envelope: HeadedEnvelope, members: dict[str, Mailbox]) -> list[Mailbox]:
+        """Return the members that get this copy: not the excluded, and none that had another copy."""
+        excluded = envelope.extra.get("x") or ()
+        chosen = [mailbox for channel, mailbox in members.items() if channel not in excluded]
+        topics = envelope.extra.get("t")
+        if not topics:
+            return chosen
+        had = self._copies.setdefault(envelope.id, set())
+        chosen = [mailbox for mailbox in chosen if mailbox.channel not in had]
+        had.update(mailbox.channel for mailbox in chosen)
+        while len(self._copies) > _COPIES_MAX:
+            self._copies.popitem(last=False)
+        return chosen
+
+    def _deliver_direct(self, channel: str, envelope: Envelope) -> None:
+        mailbox = self.mailboxes.get(channel)
+        if mailbox is None:
+            self.count_missing(channel)
+        elif self.put(mailbox, envelope):
+            self.delivered += 1
+
+    # What is not delivered
+
+    def expired(self, envelope: Envelope, mailbox: Mailbox) -> None:
+        """Count an envelope that nobody took in time."""
+        self._drop("expired", envelope, mailbox)
+
+    def make_room(self, mailbox: Mailbox) -> bool:
+        """Drop what has expired from a full mailbox; say whether there is room now."""
+        limit = monotonic() - mailbox.expiry_s
+        queue = mailbox.queue
+        with contextlib.suppress(IndexError):  # a reader on another loop was quicker
+            while queue[0].arrived_s < limit:
+                self.expired(queue.pop(0), mailbox)
+        return len(queue) < mailbox.capacity
+
+    def expired_elsewhere(self, envelope: Envelope, mailbox: Mailbox) -> None:
+        """Count the same, from a reader on another loop."""
+        self.dropped += 1
+        self.drops.add(Drop("expired", envelope.group, mailbox.receiver))
+
+    def count_missing(self, channel: str) -> None:
+        """Count a message for a channel that is gone."""
+        self._count(Drop("no_channel", None, channel))
+
+    def _drop(self, reason: str, envelope: Envelope, mailbox: Mailbox) -> None:
+        self._count(Drop(reason, envelope.group, mailbox.receiver))
+
+    def _count(self, drop: Drop) -> None:
+        self.dropped += drop.count
+        # Not here and now: a hook is the application's code, and fan-out is in the middle of its members.
+        self.loop.call_soon(self._account, drop)
+
+    def _account(self, drop: Drop) -> None:
+        self.drops.add(drop)
+        if self.drops.pending and not self._totals_due:
+            self._totals_due = True
+            self.loop.call_later(LOG_INTERVAL_S + 0.1, self._log_totals)
+
+    def _log_totals(self) -> None:
+        self._totals_due = False
+        self.drops.flush_log()
+
+    def _refuse(self, topic: str, exc: ValueError) -> None:
+        self.undecodable += 1
+        self._count(Drop("undecodable", topic[2:] or None, "(any)"))
+        logger.debug("Refused bytes on topic %r: %s", topic, exc)
+
+    def refuse_body(self, envelope: Envelope) -> None:
+        """Count an envelope whose body does not decode."""
+        self.undecodable += 1
+        self._count(Drop("undecodable", envelope.group, "(any)"))
+
+    # What is measured
+
+    def took(self, envelope: Envelope) -> None:
+        """Measure the lag of a sampled envelope, at the first reader that takes it."""
+        self.sample = None
+        if isinstance(envelope, HeadedEnvelope):
+            lag = time.time() - envelope.sent_us / 1e6
+        else:
+            lag = monotonic() - envelope.arrived_s
+        if lag < 0.0:  # clocks of two machines
+            lag = 0.0
+        self.lag_s = lag
+        self.lag_mean_s += (lag - self.lag_mean_s) * 0.05
+        if lag > self.lag_max_s:
+            self.lag_max_s = lag
+
+    def waiting(self) -> int:
+        """Count the envelopes that wait in mailboxes."""
+        return sum(len(mailbox.queue) for mailbox in self.mailboxes.values())
+
+    def info(self) -> dict[str, Any]:
+        """Return the gauges of this node."""
+        return {"channels": len(self.mailboxes), "topics": len(self.members), "waiting": self.waiting()}

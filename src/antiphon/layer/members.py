@@ -1,0 +1,30 @@
+"""What is said of a group's members: plain lists and numbers that also say whether they are complete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Self
+
+__all__ = ["Channels", "Count"]
+
+
+class Channels(list[str]):
+    """The channels of a group; ``complete`` is False when a node did not answer in time."""
+
+    complete: bool
+
+    def __init__(self, channels: Iterable[str] = (), *, complete: bool = True) -> None:
+        super().__init__(channels)
+        self.complete = complete
+
+
+class Count(int):
+    """How many channels a group has; ``complete`` is False when a node did not answer in time."""
+
+    complete: bool
+
+    def __new__(cls, value: int, *, complete: bool = True) -> Self:
+        """Make a count."""
+        count = super().__new__(cls, value)
+        count.complete = complete
+        return count

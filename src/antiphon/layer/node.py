@@ -1,0 +1,142 @@
+"""One event loop of one process, as the other nodes see it: its id, hub, engine and lane. Knows no consumer."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import time
+from typing import Any
+
+from ..engines.base import Engine
+from ..names import inbox_topic, new_node_id
+from .drops import Drop, Drops
+from .hub import Hub
+from .mailbox import Mailbox
+
+__all__ = ["Lane", "Node"]
+
+
+class Lane:
+    """What order is promised within: an id, and a count that goes up with each message."""
+
+    __slots__ = ("id", "n")
+
+    def __init__(self) -> None:
+        self.id = secrets.randbits(64)
+        self.n = 0
+
+    def __repr__(self) -> str:
+        return f"<Lane {self.id:x}>"
+
+
+class Node:
+    """A loop that owns channels. Made on first need; gone with its loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, engine: Engine, drops: Drops, idle_after_s: float) -> None:
+        self.id = new_node_id()
+        self.loop = loop
+        self.engine = engine
+        self.drops = drops
+        self.hub = Hub(loop, drops)
+        self.lane = Lane()
+        self.idle_after_s = idle_after_s
+        self.idle_channels = 0
+        self._ids = itertools.count(1)
+        self._subscribing: dict[str, asyncio.Future[None]] = {}
+        self._hand_made: set[Mailbox] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Node {self.id} {self.hub!r}>"
+
+    @property
+    def inbox(self) -> str:
+        """The topic of what is for this node alone."""
+        return inbox_topic(self.id)
+
+    def channel_name(self, prefix: str, *, hand_made: bool = False) -> str:
+        """Return a new channel's name: ``<prefix><node>!<id>``, and an ``x`` before the id of one made by hand."""
+        return f"{prefix}{self.id}!{'x' if hand_made else ''}{next(self._ids):x}"
+
+    # Channels
+
+    def open(self, mailbox: Mailbox) -> None:
+        """Take in a mailbox; one made by hand (without an owner) is watched for a reader that is gone."""
+        self.hub.open(mailbox)
+        if mailbox.owner is None:
+            mailbox.last_read_s = time.monotonic()
+            self._hand_made.add(mailbox)
+            self.loop.call_soon_threadsafe(self._watch)
+
+    def close(self, mailbox: Mailbox) -> None:
+        """Forget a mailbox: it leaves its groups, and what waits in it is counted."""
+        self._hand_made.discard(mailbox)
+        emptied = self.hub.close(mailbox)
+        if emptied:
+            self.engine.unsubscribe(emptied)
+
+    def end(self) -> None:
+        """Stop watching: the layer is closed."""
+        self._hand_made.clear()
+
+    # Memberships
+
+    async def join(self, topic: str, mailbox: Mailbox) -> None:
+        """Make a mailbox a member of a topic; what is published from now on reaches it."""
+        if self.hub.add(topic, mailbox):
+            done = self._subscribing[topic] = asyncio.get_running_loop().create_future()
+            try:
+                await self.engine.subscribe((topic,))
+            except BaseException:
+                self.hub.discard(topic, mailbox)
+                raise
+            finally:
+                del self._subscribing[topic]
+                done.set_result(None)
+        elif topic in self._subscribing:
+            # Not the first, but the first is not through yet: without its word nothing would be promised.
+            await asyncio.shield(self._subscribing[topic])
+
+    def leave(self, topic: str, mailbox: Mailbox) -> None:
+        """End a membership."""
+        if self.hub.discard(topic, mailbox):
+            self.engine.unsubscribe((topic,))
+
+    def leave_all(self, mailbox: Mailbox) -> None:
+        """End all memberships of a mailbox."""
+        emptied = self.hub.discard_all(mailbox)
+        if emptied:
+            self.engine.unsubscribe(emptied)
+
+    # Channels whose reader is gone
+
+    def _watch(self) -> None:
+        if self._sweeper is None and self._hand_made:
+            self._sweeper = self.loop.call_later(max(self.idle_after_s / 4, 0.05), self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        now = time.monotonic()
+        for mailbox in tuple(self._hand_made):
+            if mailbox.readers or now - mailbox.last_read_s < self.idle_after_s:
+                continue
+            if mailbox.topics:
+                self.idle_channels += 1
+                unread = len(mailbox.queue)
+                mailbox.queue.clear()
+                self.leave_all(mailbox)
+                if unread:
+                    self.hub.dropped += unread
+                    self.drops.add(Drop("idle_channel", None, mailbox.channel, unread))
+            elif not mailbox.queue:
+                # Nobody reads it, nothing is in it, no group knows it: a later send makes it anew if it must.
+                self.close(mailbox)
+            else:
+                self.hub.make_room(mailbox)
+        self.drops.flush_log()
+        self._watch()
+
+    def info(self) -> dict[str, Any]:
+        """Return the gauges of this node."""
+        return {"id": self.id, **self.hub.info()}
