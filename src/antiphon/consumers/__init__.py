@@ -1,0 +1,23 @@
+"""Consumers: the objects that handle one connection's events."""
+
+from .base import AsyncConsumer, JoinResult, SyncConsumer
+from .http import AsyncHttpConsumer
+from .websocket import (
+    AsyncJsonWebsocketConsumer,
+    AsyncWebsocketConsumer,
+    JsonWebsocketConsumer,
+    WebsocketConsumer,
+)
+from .worker import Worker
+
+__all__ = [
+    "AsyncConsumer",
+    "AsyncHttpConsumer",
+    "AsyncJsonWebsocketConsumer",
+    "AsyncWebsocketConsumer",
+    "JoinResult",
+    "JsonWebsocketConsumer",
+    "SyncConsumer",
+    "WebsocketConsumer",
+    "Worker",
+]

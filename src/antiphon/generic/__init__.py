@@ -1,0 +1,1 @@
+"""Consumers of WebSockets and of HTTP."""

@@ -1,0 +1,5 @@
+"""Consumers of HTTP requests."""
+
+from ..consumers.http import AsyncHttpConsumer
+
+__all__ = ["AsyncHttpConsumer"]
