@@ -1,0 +1,20 @@
+"""Users of connections, by session or by token: the public door of :mod:`antiphon.django.auth` and ``tokens``."""
+
+from __future__ import annotations
+
+from .django.auth import AuthMiddleware, AuthMiddlewareStack, UserLazyObject, get_user, login, logout
+from .django.tokens import InvalidToken, TokenMiddleware, TokenMiddlewareStack, make_ticket, make_token
+
+__all__ = [
+    "AuthMiddleware",
+    "AuthMiddlewareStack",
+    "InvalidToken",
+    "TokenMiddleware",
+    "TokenMiddlewareStack",
+    "UserLazyObject",
+    "get_user",
+    "login",
+    "logout",
+    "make_ticket",
+    "make_token",
+]

@@ -1,0 +1,164 @@
+"""Django as Antiphon's web framework: settings, transactions, connections, users. Knows no layer and no consumer."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from math import inf
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user_model, load_backend
+from django.contrib.sessions.backends.base import SessionBase
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.db import DatabaseError, connections, transaction
+from django.utils.crypto import constant_time_compare
+from django.utils.functional import LazyObject, empty
+
+from .. import framework as seam
+from ..types import Scope
+from .database import close_now, database_sync_to_async
+
+__all__ = ["DjangoFramework", "framework", "session_is_verified", "user_or_none"]
+
+logger = logging.getLogger("antiphon.security")
+
+# Where a token middleware leaves when its token ends (seconds since the epoch).
+TOKEN_EXPIRES = "antiphon.token_expires"  # noqa: S105  -- a key of the scope
+
+
+class DjangoFramework(seam.Framework):
+    """What the layers ask of Django."""
+
+    name = "django"
+
+    def layer_configs(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return ``CHANNEL_LAYERS``; empty when it is not set."""
+        return self._mapping("CHANNEL_LAYERS")
+
+    def options(self) -> Mapping[str, Any]:
+        """Return ``ANTIPHON``; empty when it is not set."""
+        return self._mapping("ANTIPHON")
+
+    @staticmethod
+    def _mapping(setting: str) -> Mapping[str, Any]:
+        value = getattr(settings, setting, None) or {}
+        if not isinstance(value, Mapping):
+            raise ImproperlyConfigured(f"{setting}: expected a dict; got {value!r:.120}")
+        return value
+
+    def on_commit(self, callback: Callable[[], None], database: str) -> bool:
+        """Run ``callback`` after the transaction that is open on this thread; False: there is none."""
+        if not connections[database].in_atomic_block:
+            return False
+        # robust: a failure must not raise into a view whose data is committed, nor keep the next hooks from running.
+        transaction.on_commit(callback, using=database, robust=True)
+        return True
+
+    def release_connections(self) -> None:
+        """Close the old database connections of this thread."""
+        close_now()
+
+    @property
+    def has_database(self) -> bool:
+        """Say whether any database is configured."""
+        return any(not config["ENGINE"].endswith(".dummy") for config in connections.settings.values())
+
+    def identity(self, scope: Scope) -> tuple[str | None, str | None]:
+        """Return (user key, session key) of a connection, from what is already loaded."""
+        session = scope.get("session")
+        session_key = getattr(session, "session_key", None) if _resolved(session) else None
+        user = user_or_none(scope.get("user"))
+        return (None if user is None else seam.user_key(user)), session_key
+
+    async def revalidate(self, scope: Scope) -> str | None:
+        """Ask session store and database whether the connection's user may still be here.
+
+        None: yes, or nobody was logged in. ``unauthenticated``: the session or token ended, or belongs to somebody
+        else now. ``revoked``: the user is gone or not active, or the password changed. A database that does not
+        answer ends no connection: it is logged, and the next look decides.
+        """
+        if scope.get(TOKEN_EXPIRES, inf) < time.time():
+            return "unauthenticated"
+        user = user_or_none(scope.get("user"))
+        if user is None:
+            return None
+        try:
+            return await database_sync_to_async(_verdict)(user, scope.get("session"))
+        except DatabaseError as exc:
+            logger.warning("A connection could not be revalidated, and stays open: %s: %s", type(exc).__name__, exc)
+            return None
+
+    def under_test(self) -> bool:
+        """Say whether Django's test environment is set up, or pytest is at work."""
+        utils = sys.modules.get("django.test.utils")
+        return "pytest" in sys.modules or (utils is not None and hasattr(utils._TestState, "saved_data"))
+
+    def debug(self) -> bool:
+        """Return ``DEBUG``."""
+        return bool(settings.DEBUG)
+
+
+def _resolved(value: Any) -> bool:
+    """Say whether a value of the scope can be read without a query."""
+    return not (isinstance(value, LazyObject) and value.__dict__.get("_wrapped") is empty)
+
+
+def user_or_none(user: Any) -> Any:
+    """Return a user that is loaded and logged in, else None. Never queries."""
+    if user is None or not _resolved(user) or not getattr(user, "is_authenticated", False):
+        return None
+    return user
+
+
+def session_is_verified(user: Any, session_hash: str | None, *, fallback: bool = False) -> bool:
+    """Compare a session's hash with that of the user: the current one, or those of ``SECRET_KEY_FALLBACKS``."""
+    if not session_hash:
+        return False
+    # A user model of one's own may have the current hash alone.
+    hashes: Iterable[str]
+    hashes = getattr(user, "get_session_auth_fallback_hash", tuple)() if fallback else [user.get_session_auth_hash()]
+    return any(constant_time_compare(session_hash, one) for one in hashes)
+
+
+def _verdict(user: Any, session: Any) -> str | None:
+    logged_in = session is not None and str(session.get(SESSION_KEY)) == str(user.pk)
+    if not logged_in:  # a token or a middleware of the application says who this is
+        fresh = get_user_model()._default_manager.filter(pk=user.pk).first()
+        return None if fresh is not None and getattr(fresh, "is_active", True) else "revoked"
+    stored: SessionBase = session
+    if not session.modified:  # what was not saved yet, the store cannot know
+        stored = type(_unwrapped(session))(session.session_key)
+        if str(stored.get(SESSION_KEY)) != str(user.pk):
+            return "unauthenticated"
+    backend_path = stored.get(BACKEND_SESSION_KEY)
+    if backend_path is None or backend_path not in settings.AUTHENTICATION_BACKENDS:
+        return "unauthenticated"
+    fresh = load_backend(backend_path).get_user(user.pk)
+    if fresh is None or not getattr(fresh, "is_active", True):
+        return "revoked"
+    if hasattr(fresh, "get_session_auth_hash"):
+        session_hash = stored.get(HASH_SESSION_KEY)
+        if not (session_is_verified(fresh, session_hash) or session_is_verified(fresh, session_hash, fallback=True)):
+            return "revoked"
+    return None
+
+
+def _unwrapped(value: Any) -> Any:
+    return value.__dict__["_wrapped"] if isinstance(value, LazyObject) else value
+
+
+def _settings_changed(*, setting: str, **kwargs: Any) -> None:
+    """Build the layers again when a test overrides their settings."""
+    if setting in ("CHANNEL_LAYERS", "ANTIPHON"):
+        from ..layer.registry import channel_layers
+
+        channel_layers._reset_backends(setting, **kwargs)
+
+
+setting_changed.connect(_settings_changed, dispatch_uid="antiphon.settings")
+
+framework = DjangoFramework()

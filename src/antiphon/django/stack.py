@@ -1,0 +1,58 @@
+"""The usual application in one line: Django's views, WebSockets with origin check, session and user, lifespan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from django.core.asgi import get_asgi_application
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from .. import options
+from ..types import ASGIApplication
+from .auth import AuthMiddlewareStack
+from .routing import ChannelNameRouter, ProtocolTypeRouter, URLRouter
+from .security import AllowedHostsOriginValidator, OriginValidator
+
+__all__ = ["asgi_application"]
+
+
+def asgi_application(
+    routes: Sequence[Any] | str,
+    *,
+    http: ASGIApplication | None = None,
+    channels: Mapping[str, ASGIApplication] | None = None,
+    allowed_origins: Sequence[str] | None = None,
+    middleware: Callable[[ASGIApplication], ASGIApplication] = AuthMiddlewareStack,
+) -> ProtocolTypeRouter:
+    """Build a project's ASGI application from its WebSocket routes.
+
+    ``routes``: a list of ``path()``, or the dotted path of one (``"chat.routing.websocket_urlpatterns"``). The dotted
+    path is imported after Django is set up, so the consumers behind it may import models.
+    ``http``: what serves HTTP; Django's views by default. ``channels``: worker channel -> consumer, for ``runworker``.
+    ``allowed_origins``: see OriginValidator; by default ``ANTIPHON["allowed_origins"]``, else ``ALLOWED_HOSTS``.
+    ``middleware``: what goes around the routes; session and user by default.
+    """
+    django_application = get_asgi_application()  # sets Django up, so it comes before any import of consumers
+    if isinstance(routes, str):
+        try:
+            routes = import_string(routes)
+        except ImportError as exc:
+            raise ImproperlyConfigured(f"asgi_application: cannot import the routes {routes!r}: {exc}") from exc
+    if isinstance(routes, str) or not isinstance(routes, Sequence):
+        raise ImproperlyConfigured(
+            f"asgi_application: expected a list of path(), or the dotted path of one; got {routes!r:.120}"
+        )
+    websocket = middleware(URLRouter(routes))
+    mapping: dict[str, ASGIApplication] = {"http": http or cast("ASGIApplication", django_application)}
+    configured = options.get("allowed_origins")
+    if allowed_origins is not None:
+        mapping["websocket"] = OriginValidator(websocket, allowed_origins)
+    elif configured is not None:
+        mapping["websocket"] = OriginValidator(websocket, configured, setting='ANTIPHON["allowed_origins"]')
+    else:
+        mapping["websocket"] = AllowedHostsOriginValidator(websocket)
+    if channels is not None:
+        mapping["channel"] = ChannelNameRouter(channels)
+    return ProtocolTypeRouter(mapping)

@@ -1,0 +1,1 @@
+"""Security of WebSockets: see :mod:`antiphon.security.websocket`."""
