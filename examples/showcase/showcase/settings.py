@@ -1,0 +1,93 @@
+"""Settings of the showcase: one process, one SQLite file, Antiphon's in-memory layer. For a demo on this machine only."""
+
+import os
+import secrets
+from pathlib import Path
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# The database and the key live in one folder that can be thrown away; tests point it at a temporary one.
+DATA_DIR = Path(os.environ.get("SHOWCASE_DATA", BASE_DIR / "var"))
+DATA_DIR.mkdir(parents=True, exist_ok=True)
+
+
+def secret_key() -> str:
+    """Return the key of this copy of the demo; made once, so that sessions survive a restart."""
+    path = DATA_DIR / "secret_key"
+    try:
+        with path.open("x") as file:
+            file.write(secrets.token_urlsafe(50))
+    except FileExistsError:
+        pass
+    return path.read_text()
+
+
+SECRET_KEY = secret_key()
+DEBUG = True  # serves the static files; the demo command listens on 127.0.0.1 and nowhere else
+ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
+
+INSTALLED_APPS = [
+    "antiphon",  # before staticfiles: its runserver serves WebSockets too
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "stage",
+    "chat",
+    "notifications",
+]
+
+# Nothing to start beside the server. With an engine that crosses processes, only this entry changes.
+CHANNEL_LAYERS = {"default": {"BACKEND": "antiphon.layers.InMemoryChannelLayer"}}
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "stage.security.content_security_policy",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "stage.sides.side_user",  # after the session's user, which it replaces inside the two windows
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+X_FRAME_OPTIONS = "SAMEORIGIN"  # the landing page shows the other pages in frames
+
+ROOT_URLCONF = "showcase.urls"
+ASGI_APPLICATION = "showcase.asgi.application"
+LOGIN_URL = "/"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "stage.context.stage",
+            ],
+        },
+    },
+]
+
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": DATA_DIR / "showcase.sqlite3",
+        # Several threads write: wait for the lock when the transaction begins, and let readers pass.
+        "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL"},
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+USE_TZ = True
+TIME_ZONE = "UTC"
+STATIC_URL = "/static/"
+
+# Antiphon is quiet until a project says where its records go: what a consumer raises, drops, refused connections.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "loggers": {"antiphon": {"handlers": ["console"], "level": "WARNING"}},
+}

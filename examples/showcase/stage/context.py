@@ -1,0 +1,12 @@
+"""What every template of the showcase may use."""
+
+from stage.pages import PAGES
+
+
+def stage(request):
+    """Context processor: the pages, whether this one is shown in a frame, and the prefix of WebSocket addresses."""
+    return {
+        "pages": PAGES.values(),
+        "framed": request.headers.get("Sec-Fetch-Dest") == "iframe",
+        "prefix": request.META.get("SCRIPT_NAME", ""),
+    }
