@@ -1,0 +1,359 @@
+"""Runs workloads side by side: a virtual environment per side from its lock, alternating rounds, medians, ratios, floors.
+
+A workload is a program in ``workloads/`` (``workloads/sides.py`` says how it is spoken to). Each case has a process of its
+own, all on the same core where the system can pin them, and one works at a time. Only the standard library is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import hashlib
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn, TypeAlias
+
+__all__ = ["Case", "Ratio", "main"]
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+TIMEOUT_S = 600.0
+# A block that says it was "busy" for less of its time shared its core with somebody: it is run again, so many times,
+# and as long as the whole run has not taken so many seconds (quick, full).
+BUSY_MIN = 0.92
+ATTEMPTS = 5
+PATIENCE_S = (30.0, 300.0)
+# What a workload sees of the environment: nothing that another project set.
+_KEPT = frozenset(("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT", "LD_LIBRARY_PATH"))
+
+# {case: {figure: number}} of blocks that ran one after the other.
+Round: TypeAlias = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One side of one workload with one set of parameters; ``quick`` and ``full`` replace what differs."""
+
+    name: str
+    side: str  # a lock in peers/ has the same name
+    workload: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    quick: Mapping[str, Any] = field(default_factory=dict)
+    full: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A figure of one case over the same figure of another: the median of the rounds, with its floor or ceiling."""
+
+    name: str
+    of: str
+    to: str
+    figure: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def bound(self) -> str:
+        """Return the floor or ceiling in words."""
+        return f">= {self.at_least:g}" if self.at_least is not None else f"<= {self.at_most:g}"
+
+    def holds(self, value: float) -> bool:
+        """Say whether ``value`` is within it."""
+        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
+
+
+# Virtual environments
+
+
+def side_python(side: str) -> Path:
+    """Return the Python of a side's virtual environment, made from its lock when it is not there yet.
+
+    The lock's hash is in the folder's name: a changed lock makes a new one. Packages come from the index that pip is
+    set to use, and only with the hashes of the lock.
+    """
+    lock = HERE / "peers" / f"{side}.lock"
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:10]
+    home = HERE / ".venvs" / f"{side}-{sys.implementation.cache_tag}-{digest}"
+    python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if not (home / ".ok").exists():
+        print(
+            f"Making the virtual environment of {side} from {lock.relative_to(ROOT)} ...", file=sys.stderr, flush=True
+        )
+        shutil.rmtree(home, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+        subprocess.run([*pip, "--requirement", str(lock)], check=True)
+        (home / ".ok").touch()
+    return python
+
+
+# Running
+
+
+def pick_core() -> int | None:
+    """Return the core that workloads are pinned to: the last that this process may use; None where none can be."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    return max(os.sched_getaffinity(0))
+
+
+class Worker:
+    """A case's process, ready to run one block at each ``step``. All wait while one works."""
+
+    def __init__(self, case: Case, parameters: Mapping[str, Any], core: int | None) -> None:
+        self.case = case
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by run(), when the last word was read
+        env = {name: value for name, value in os.environ.items() if name in _KEPT}
+        if case.side == "antiphon":
+            env["PYTHONPATH"] = str(ROOT / "src")
+        program = HERE / "workloads" / f"{case.workload}.py"
+        self.process = subprocess.Popen(
+            [str(side_python(case.side)), str(program), case.side, json.dumps(dict(parameters))],
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509  # no threads yet
+        )
+        answer = self.read()
+        # What is measured once, while making ready, belongs to every round.
+        self.once: dict[str, float] = answer["figures"]
+        self.versions: dict[str, str] = answer["versions"]
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.case.name!r} {self.process.pid}>"
+
+    def read(self) -> dict[str, Any]:
+        """Wait for the next answer."""
+        assert self.process.stdout is not None
+        watchdog = threading.Timer(TIMEOUT_S, self.process.kill)
+        watchdog.start()
+        try:
+            line = self.process.stdout.readline()
+        finally:
+            watchdog.cancel()
+        if not line:
+            self.fail()
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def step(self, patient_until: float) -> dict[str, float]:
+        """Run one block and return its figures; of several, those of the one that was disturbed the least."""
+        best = self.block()
+        for _ in range(ATTEMPTS - 1):
+            if best.get("busy", 1.0) >= BUSY_MIN or time.monotonic() > patient_until:
+                break
+            best = max(best, self.block(), key=lambda figures: figures["busy"])
+        return best
+
+    def block(self) -> dict[str, float]:
+        """Run one block and return its figures."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        return {**self.once, **self.read()["figures"]}
+
+    def finish(self) -> None:
+        """Let the workload check what it has to check, and end."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        if self.process.wait(TIMEOUT_S):
+            self.fail()
+
+    def fail(self) -> NoReturn:
+        """Stop the run with what the workload said."""
+        code = self.process.wait(TIMEOUT_S)
+        self.errors.seek(0)
+        raise SystemExit(f"{self.case.name}: {self.case.workload}.py ended with {code}\n{self.errors.read().strip()}")
+
+
+def run(cases: Sequence[Case], count: int, quick: bool) -> tuple[list[Round], dict[str, dict[str, str]]]:
+    """Make all cases ready, then let them take turns, ``count`` times over: all meet the same drift of the machine.
+
+    Returns the rounds and the versions, {side: {package: version}}. One round goes before, unmeasured.
+    """
+    core = pick_core()
+    patient_until = time.monotonic() + PATIENCE_S[0 if quick else 1]
+    workers: list[Worker] = []
+    try:
+        for case in cases:
+            progress(f"making ready: {case.name}")
+            workers.append(Worker(case, {**case.parameters, **(case.quick if quick else case.full)}, core))
+        rounds: list[Round] = []
+        for number in range(count + 1):
+            progress(f"round {number} of {count}")
+            rounds.append({worker.case.name: worker.step(patient_until) for worker in workers})
+        progress("checking")
+        for worker in workers:
+            worker.finish()
+    finally:
+        for worker in workers:
+            worker.process.kill()
+            worker.process.wait()
+            worker.errors.close()
+        progress("")
+    return rounds[1:], {worker.case.side: worker.versions for worker in workers}
+
+
+def progress(text: str) -> None:
+    """Say on a terminal what goes on."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+# What it ran on
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures depend on: processor, cores, memory, system, Python, load."""
+    found: dict[str, Any] = {
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+    }
+    if (cpuinfo := Path("/proc/cpuinfo")).exists():
+        models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        found["cpu"] = models[0] if models else found["cpu"]
+    if (meminfo := Path("/proc/meminfo")).exists():
+        found["memory_mib"] = int(meminfo.read_text().split()[1]) // 1024
+    if hasattr(os, "getloadavg"):
+        # Much above the one core in use here, and others were at work.
+        found["load_1min"] = round(os.getloadavg()[0], 2)
+    return found
+
+
+def commit() -> str | None:
+    """Return the commit of this checkout, with ``+`` when files differ from it; None where that is not known."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    head = subprocess.run([git, "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if head.returncode:
+        return None
+    dirty = subprocess.run([git, "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    return head.stdout.strip() + ("+" if dirty.strip() else "")
+
+
+# Reporting
+
+
+def medians(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
+    """Return {case: {figure: median over the rounds}}."""
+    return {
+        case: {figure: statistics.median(each[case][figure] for each in rounds) for figure in figures}
+        for case, figures in rounds[0].items()
+    }
+
+
+def measure(ratio: Ratio, rounds: Sequence[Round]) -> tuple[float, float, float]:
+    """Return a ratio's median over the rounds, its smallest and its largest. Both numbers are of the same round."""
+    values = [each[ratio.of][ratio.figure] / each[ratio.to][ratio.figure] for each in rounds]
+    return statistics.median(values), min(values), max(values)
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as text: the first column to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def show(value: float) -> str:
+    """Return a figure with three or four digits that matter."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def save(name: str, record: Mapping[str, Any], now: dt.datetime) -> Path:
+    """Keep the raw samples of a run; git ignores them."""
+    path = HERE / "results" / f"{name}-{now:%Y%m%dT%H%M%SZ}.local.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    return path
+
+
+def main(name: str, doc: str | None, cases: Sequence[Case], ratios: Sequence[Ratio], *, rounds: tuple[int, int]) -> int:
+    """Run a benchmark as its command line says; return the exit code, 1 when a ratio is outside its bound.
+
+    ``rounds``: how many with ``--quick``, and how many without. The last line on stdout has all ratios.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: for a look, or for CI")
+    parser.add_argument("--rounds", type=int, help="how often each case runs")
+    options = parser.parse_args()
+    count = options.rounds or rounds[0 if options.quick else 1]
+
+    now = dt.datetime.now(dt.UTC)
+    where = machine()
+    for side in dict.fromkeys(case.side for case in cases):
+        side_python(side)
+    raw, versions = run(cases, count, options.quick)
+    middle = medians(raw)
+    measured = {ratio.name: measure(ratio, raw) for ratio in ratios}
+    record = {
+        "benchmark": name,
+        "date": f"{now:%Y-%m-%dT%H:%M:%SZ}",
+        "quick": options.quick,
+        "commit": commit(),
+        "machine": where,
+        "versions": versions,
+        "cases": [asdict(case) for case in cases],
+        "rounds": raw,
+        "medians": middle,
+        "ratios": {ratio.name: {"median": measured[ratio.name][0], "bound": ratio.bound()} for ratio in ratios},
+    }
+    path = save(name, record, now)
+
+    print(
+        f"{name}, {now:%Y-%m-%d %H:%M} UTC, commit {record['commit']}, {count} rounds{', quick' if options.quick else ''}"
+    )
+    print(", ".join(f"{key} {value}" for key, value in where.items()))
+    for side, found in versions.items():
+        print(f"{side}: " + ", ".join(f"{package} {version}" for package, version in found.items()))
+    figures = list(dict.fromkeys(figure for case in middle.values() for figure in case))
+    print()
+    print(
+        table(
+            [
+                ["median of the rounds", *figures],
+                *(
+                    [case, *(show(row[figure]) if figure in row else "" for figure in figures)]
+                    for case, row in middle.items()
+                ),
+            ]
+        )
+    )
+    print()
+    rows = [["ratio", "median", "least", "most", "bound", ""]]
+    for ratio in ratios:
+        value, least, most = measured[ratio.name]
+        met = "ok" if ratio.holds(value) else "MISSED"
+        rows.append([ratio.name, f"{value:.3g}", f"{least:.3g}", f"{most:.3g}", ratio.bound(), met])
+    print(table(rows))
+    blocks = [figures["busy"] for each in raw for figures in each.values() if "busy" in figures]
+    if disturbed := sum(busy < BUSY_MIN for busy in blocks):
+        print(
+            f"\n{disturbed} of {len(blocks)} blocks shared the core with other programs: rates are too low, ratios uncertain."
+        )
+    print(f"\nRaw samples: {path.relative_to(ROOT)}")
+    failed = [ratio.name for ratio in ratios if not ratio.holds(measured[ratio.name][0])]
+    summary = ", ".join(f"{ratio.name} {measured[ratio.name][0]:.3g} ({ratio.bound()})" for ratio in ratios)
+    print(f"{name}: {summary}: {'MISSED ' + ', '.join(failed) if failed else 'all met'}")
+    return 1 if failed else 0
