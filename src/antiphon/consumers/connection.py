@@ -21,6 +21,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Coroutine
+from contextvars import copy_context
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -38,6 +39,7 @@ from ..wire.codes import close_code, normal_disconnect
 from .handlers import Refused, known_handlers, layer_handler, log_refused
 from .limits import Limits, RateLimit
 from .outlet import OPEN, Outlet
+from .steps import Steps, first_step
 from .threads import Janitor, run_sync
 
 if TYPE_CHECKING:
@@ -67,6 +69,8 @@ class Connection:
         "_attention",
         "_begun",
         "_closer",
+        "_context",
+        "_direct",
         "_disconnected",
         "_frame_bytes",
         "_frames",
@@ -74,6 +78,7 @@ class Connection:
         "_grace_over",
         "_janitor",
         "_joiner",
+        "_known",
         "_limits",
         "_pump",
         "_pump_waits",
@@ -83,6 +88,7 @@ class Connection:
         "_recheck",
         "_recheck_due",
         "_space",
+        "_stepped",
         "_waiting_close",
         "busy",
         "consumer",
@@ -129,6 +135,10 @@ class Connection:
         self._begun = False  # a handler was called
         self._disconnected = False
         self._janitor: Janitor | None = None
+        self._stepped: Steps | None = None  # a handler whose first step was taken, and left to be finished
+        self._direct = False
+        self._known = known_handlers(type(consumer))
+        self._context = copy_context()  # the handlers', whoever takes their steps
         self.mailbox: Mailbox
 
     def __repr__(self) -> str:
@@ -194,6 +204,9 @@ class Connection:
             if timer is not None:
                 timer.cancel()
         self.outlet.end()
+        self.mailbox.reader = None
+        if self._stepped is not None:
+            self._stepped.coroutine.close()
         if self.node is not None:
             self.node.close(self.mailbox)
         if self._janitor is not None:
@@ -312,16 +325,14 @@ class Connection:
 
     # The main task
 
-    async def _serve(self) -> None:  # noqa: C901 - split, each part would cost every message a coroutine
-        # The hot path of the whole library: a message from the layer to its handler. What can be decided once a
-        # connection is decided here, and nothing in the loop costs a coroutine that it does not need.
+    async def _serve(self) -> None:
         consumer, mailbox, queue = self.consumer, self.mailbox, self.mailbox.queue
         hub = self.node.hub if self.node is not None else None
-        direct = not consumer._sync and type(consumer).dispatch is type(consumer)._antiphon_stock
-        shares = consumer.shares_messages
-        known = known_handlers(type(consumer))
-        monotonic, expiry_s, janitor = time.monotonic, mailbox.expiry_s, self._janitor
         create_future = mailbox.loop.create_future
+        # A class that overrides dispatch() sees every message; a synchronous one needs a thread. Neither can step.
+        self._direct = not consumer._sync and type(consumer).dispatch is type(consumer)._antiphon_stock
+        if self._direct and hub is not None:
+            mailbox.reader = self
         while True:
             if self._attention:
                 await self._attend()
@@ -332,49 +343,99 @@ class Connection:
                     continue
             if queue:
                 envelope = queue.pop(0)
-                if hub is not None:
-                    if envelope.arrived_s + expiry_s < monotonic():
-                        hub.expired(envelope, mailbox)
-                        continue
-                    if envelope is hub.sample:
-                        hub.took(envelope)
-                elif self._pump_waits is not None and not self._pump_waits.done():
-                    self._pump_waits.set_result(None)
-                try:
-                    message = envelope.shared_message() if shares else envelope.message()
-                    name = message["type"]
-                    if direct:
-                        name = known.get(name) or layer_handler(consumer, message)
-                except (ValueError, KeyError, TypeError) as exc:
-                    self._refused(envelope, exc)
+                if hub is None:
+                    if self._pump_waits is not None and not self._pump_waits.done():
+                        self._pump_waits.set_result(None)
+                elif envelope.arrived_s + mailbox.expiry_s < time.monotonic():
+                    hub.expired(envelope, mailbox)
                     continue
-                self.busy = name
-                try:
-                    if direct:
-                        await getattr(consumer, name)(message)
-                    else:
-                        await consumer._antiphon_dispatch(message)
-                except StopConsumer:
-                    raise
-                except Refused as exc:
-                    self._refused(envelope, exc)
-                except asyncio.CancelledError:
-                    if not self._ran_out(name):
-                        raise
-                except Exception as exc:
-                    await self._failed(exc, name if direct else str(name).replace(".", "_"))
-                self.busy = None
-                if self._attention:  # the client may have gone meanwhile, and this handler's grace begun
-                    self._stop_grace()
+                await self._layer_event(envelope)
                 continue
             future = mailbox.waiter = create_future()
-            await future
-            if janitor is not None:
-                janitor.touched = True
+            try:
+                await future
+            except asyncio.CancelledError as exc:
+                if self._stepped is None:
+                    raise
+                self._stepped.thrown = exc  # meant for the handler that runs on our behalf
+            if self._janitor is not None:
+                self._janitor.touched = True
+
+    def step(self, envelope: Envelope) -> None:
+        """Begin to handle a message, in the hub's stack, while the main task waits; that finishes what must wait.
+
+        The hot path of the whole library. Never raises.
+        """
+        try:
+            name, message = self._resolve(envelope)
+        except _REFUSALS as exc:
+            try:
+                self._refused(envelope, exc)
+            except Exception as raised:  # under test: it is to come out of the application
+                self._leave(Steps(self._context, _raising(raised)))
+            return
+        self.busy = name
+        try:
+            coroutine = getattr(self.consumer, name)(message)
+            if not hasattr(coroutine, "send"):
+                coroutine = _awaiting(coroutine)
+            yielded = first_step(self.mailbox.loop, self.task, self._context, coroutine)  # type: ignore[arg-type]
+        except StopIteration:
+            self.busy = None
+            if self._janitor is not None:
+                self._janitor.touched = True
+        except BaseException as exc:
+            self._leave(Steps(self._context, _raising(exc)))
+        else:
+            self._leave(Steps(self._context, coroutine, yielded))
+
+    def _leave(self, steps: Steps) -> None:
+        self._stepped = steps
+        self._call()
+
+    def _resolve(self, envelope: Envelope) -> tuple[str, Any]:
+        """Return the handler's name and the message. Raises one of _REFUSALS where nothing may or can take it."""
+        if self.node is not None and envelope is self.node.hub.sample:
+            self.node.hub.took(envelope)
+        message = envelope.shared_message() if self.consumer.shares_messages else envelope.message()
+        kind = message["type"]
+        return (self._known.get(kind) or layer_handler(self.consumer, message) if self._direct else kind), message
+
+    async def _layer_event(self, envelope: Envelope) -> None:
+        try:
+            name, message = self._resolve(envelope)
+        except _REFUSALS as exc:
+            self._refused(envelope, exc)
+            return
+        consumer = self.consumer
+        coroutine = _calling(consumer, name, message) if self._direct else consumer._antiphon_dispatch(message)
+        await self._handle(envelope, name, Steps(self._context, coroutine))
+
+    async def _handle(self, envelope: Envelope | None, name: str, steps: Steps) -> None:
+        self.busy = name
+        try:
+            await steps
+        except StopConsumer:
+            raise
+        except Refused as exc:
+            if envelope is None:
+                raise
+            self._refused(envelope, exc)
+        except asyncio.CancelledError:
+            if not self._ran_out(name):
+                raise
+        except Exception as exc:
+            await self._failed(exc, str(name).replace(".", "_"))
+        self.busy = None
+        if self._grace is not None or self._grace_over:
+            self._stop_grace()
 
     async def _attend(self) -> None:
         """See to what is rarer than a message from the layer: one frame of the client, a recheck, the reader's end."""
-        if self._recheck_due:  # first: a client that never pauses must not outrun it
+        if self._stepped is not None:  # before all else: a handler is in the middle of its work
+            steps, self._stepped = self._stepped, None
+            await self._handle(None, self.busy or "", steps)
+        if self._recheck_due:  # then: a client that never pauses must not outrun it
             await self._revalidate()
         if self._frames:
             event, size = self._frames.pop(0)
@@ -409,7 +470,7 @@ class Connection:
             if self.scope.get("type") == "channel":
                 await self._worker_event(event)
             else:
-                await self.consumer.dispatch(event)
+                await Steps(self._context, self.consumer.dispatch(event))
         except StopConsumer:
             raise
         except asyncio.CancelledError:
@@ -426,7 +487,7 @@ class Connection:
     async def _worker_event(self, message: Event) -> None:
         """Handle a message of a worker channel: anyone who can send may have sent it, so the layer's rules hold."""
         try:
-            await self.consumer._antiphon_dispatch(message)
+            await Steps(self._context, self.consumer._antiphon_dispatch(message))
         except Refused as exc:
             if self.under_test:
                 raise
@@ -479,8 +540,8 @@ class Connection:
         if consumer._sync and not iscoroutinefunction(consumer.on_error):
             # As a handler: it may send, and ask the database.
             return await run_sync(consumer.on_error, exc, handler, under_test=self.under_test)
-        keep = consumer.on_error(exc, handler)
-        return await keep if isinstance(keep, Awaitable) else keep
+        keep = self._context.run(consumer.on_error, exc, handler)
+        return await Steps(self._context, _awaiting(keep)) if isinstance(keep, Awaitable) else keep
 
     async def _http_error(self) -> None:
         if not self.outlet.started and self.outlet.state == OPEN:
@@ -619,6 +680,22 @@ class Connection:
         except BaseException as exc:
             self._reader_error = exc
             self._call()
+
+
+# What a message that no handler may take raises; the last two come of a message that is none.
+_REFUSALS = (ValueError, KeyError, TypeError)
+
+
+async def _raising(exc: BaseException) -> None:
+    raise exc
+
+
+async def _awaiting(value: Any) -> Any:
+    return await value
+
+
+async def _calling(consumer: AsyncConsumer, name: str, message: Any) -> None:
+    await getattr(consumer, name)(message)
 
 
 class _Foreign(Envelope):

@@ -3,9 +3,11 @@
 It lives on one loop and is touched only there. It never decodes a body, never waits, never raises into an
 engine.
 
-Fan-out puts the same envelope into every mailbox, then wakes the readers. Putting costs about 0.1 us a member, running
-a woken reader several; so wakes of a large group go out in slices of about ``SLICE_S``, and the loop serves its
-sockets between them.
+Fan-out puts the same envelope into every mailbox, then serves the readers that wait. Putting costs about 0.1 us a
+member, a handler several; so a large group is served in slices of ``SLICE_S``, and the loop serves its sockets between
+them. A reader that can (``Mailbox.reader``) takes the first step of its handler right there, in the hub's stack, and
+most handlers end with it; others are woken. While one steps, whatever it sends is put and served in its turn: the
+stack never grows.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ __all__ = ["Hub"]
 logger = logging.getLogger("antiphon.layer")
 
 SLICE_S = 0.005
-# Groups up to this size are woken at once: slicing them would only delay the last member by a turn of the loop.
-_SLICE_MIN = 64
+# Readers that are only woken run in the loop's next turn; so many of them make about a slice.
+WAKES_MAX = 256
 # How often the lag of a message is measured.
 SAMPLE_S = 0.005
 # Copies of one message on several topics are told apart for this many messages.
@@ -59,9 +61,8 @@ class Hub:
         self.sample: Envelope | None = None  # whose lag the first reader is to measure
         self._sample_due_s = 0.0
         self._totals_due = False
-        self._slicing = False
-        self._slice = 256
-        self._slice_began_s = 0.0
+        self._scheduled = False
+        self._stepping = False  # a reader is handling: what it sends waits for its turn
 
     def __repr__(self) -> str:
         return f"<Hub {len(self.mailboxes)} channels, {len(self.members)} topics>"
@@ -200,54 +201,66 @@ class Hub:
         return True
 
     def fan_out(self, envelope: Envelope, members: Collection[Mailbox]) -> None:
-        """Put ``envelope`` into every mailbox of ``members`` and wake their readers."""
+        """Put ``envelope`` into every mailbox of ``members``, and have it handled."""
+        if len(members) == 1 and not self._stepping:
+            (mailbox,) = members
+            waiter = mailbox.waiter
+            if mailbox.reader is not None and waiter is not None and not waiter.done() and not mailbox.queue:
+                # One receiver, and it waits: it may as well begin here and now.
+                self.delivered += 1
+                self._stepping = True
+                try:
+                    mailbox.reader.step(envelope)
+                finally:
+                    self._stepping = False
+                return
         taken = 0
-        sliced = len(members) > _SLICE_MIN
         ready = self._ready
         for mailbox in members:
             queue = mailbox.queue
             if len(queue) < mailbox.capacity and mailbox.closing is None:
+                # With something in its queue already, it is in line: it waits only with none.
+                if not queue and mailbox.waiter is not None:
+                    ready.append(mailbox)
                 queue.append(envelope)
                 taken += 1
-                waiter = mailbox.waiter
-                if waiter is not None:
-                    if sliced:
-                        ready.append(mailbox)
-                        continue
-                    mailbox.waiter = None
-                    if not waiter.done():
-                        waiter.set_result(None)
             elif self.put(mailbox, envelope):
                 taken += 1
         self.delivered += taken
-        if ready and not self._slicing:
-            self._slicing = True
-            self._wake_slice()
+        if ready and not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._serve_ready)
 
-    def _wake_slice(self) -> None:
-        # Called again by the loop after the readers that the last slice woke have run: so the time between two calls
-        # is what a slice costs, and the next is sized by it.
-        now = monotonic()
-        if self._slice_began_s:
-            spent = now - self._slice_began_s
-            if spent > SLICE_S * 1.5:
-                self._slice = max(_SLICE_MIN, int(self._slice * max(0.5, SLICE_S / spent)))
-            elif spent < SLICE_S * 0.7:
-                self._slice = min(65536, self._slice * 2)
+    def _serve_ready(self) -> None:
+        """Have the readers that wait handle what they got, for one slice of the loop's time."""
         ready = self._ready
-        for _ in range(min(self._slice, len(ready))):
-            mailbox = ready.popleft()
-            waiter = mailbox.waiter
-            if waiter is not None:
-                mailbox.waiter = None
-                if not waiter.done():
-                    waiter.set_result(None)
-        if ready:
-            self._slice_began_s = now
-            self.loop.call_soon(self._wake_slice)
-        else:
-            self._slice_began_s = 0.0
-            self._slicing = False
+        until = monotonic() + SLICE_S
+        self._stepping = True
+        try:
+            served = woken = 0
+            while ready and woken < WAKES_MAX:
+                mailbox = ready.popleft()
+                waiter = mailbox.waiter
+                if waiter is None or waiter.done():
+                    continue  # it is awake by now, or ends
+                reader = mailbox.reader
+                if reader is None:
+                    mailbox.wake()
+                    woken += 1
+                    continue
+                reader.step(mailbox.queue.pop(0))
+                # ``waiter`` is gone if the reader's task has something to do itself now; it looks at the queue then.
+                if mailbox.queue and mailbox.waiter is waiter:
+                    ready.append(mailbox)
+                served += 1
+                if not served & 7 and monotonic() >= until:
+                    break
+        finally:
+            self._stepping = False
+            if ready:
+                self.loop.call_soon(self._serve_ready)
+            else:
+                self._scheduled = False
 
     def _chosen(self, envelope: HeadedEnvelope, members: dict[str, Mailbox]) -> list[Mailbox]:
         """Return the members that get this copy: not the excluded, and none that had another copy."""

@@ -26,6 +26,10 @@ class Waiter(Protocol):
     def set_result(self, result: None, /) -> None: ...
 
 
+class Reader(Protocol):
+    def step(self, envelope: Envelope, /) -> None: ...
+
+
 class _BellWaiter:
     """Makes a bell look like the future that the hub expects to find."""
 
@@ -59,6 +63,7 @@ class Mailbox:
         "owner",
         "policy",
         "queue",
+        "reader",
         "readers",
         "session",
         "topics",
@@ -91,6 +96,7 @@ class Mailbox:
         self.on_close: Callable[[str], None] | None = None
         self.user: str | None = None
         self.session: str | None = None
+        self.reader: Reader | None = None  # who can handle an envelope at once, while ``waiter`` is set
         self.readers = 0
         self.last_read_s = 0.0
         self._bell: _BellWaiter | None = None
