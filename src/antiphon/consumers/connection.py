@@ -36,6 +36,8 @@ from ..layer.registry import get_channel_layer
 from ..names import user_topic
 from ..types import Event, Receive, Scope, Send
 from ..wire.codes import close_code, normal_disconnect
+from .foreign import Pump
+from .grace import Grace
 from .handlers import Refused, known_handlers, layer_handler, log_refused
 from .limits import Limits, RateLimit
 from .outlet import OPEN, Outlet
@@ -75,13 +77,11 @@ class Connection:
         "_frame_bytes",
         "_frames",
         "_grace",
-        "_grace_over",
         "_janitor",
         "_joiner",
         "_known",
         "_limits",
         "_pump",
-        "_pump_waits",
         "_rate",
         "_reader",
         "_reader_error",
@@ -125,10 +125,8 @@ class Connection:
         self._closer: asyncio.Task[None] | None = None
         self._joiner: asyncio.Task[None] | None = None
         self._reader_error: BaseException | None = None
-        self._pump: asyncio.Task[None] | None = None
-        self._pump_waits: asyncio.Future[None] | None = None
-        self._grace: asyncio.TimerHandle | None = None
-        self._grace_over = False
+        self._pump: Pump | None = None
+        self._grace: Grace | None = None  # there only once the client has gone
         self._recheck: asyncio.TimerHandle | None = None
         self._recheck_due = False
         self._waiting_close: asyncio.TimerHandle | None = None
@@ -195,12 +193,13 @@ class Connection:
     async def _open_foreign(self) -> None:
         if self.node is None and self.layer is not None:
             self.consumer.channel_name = await self.layer.new_channel()
-            self._pump = asyncio.get_running_loop().create_task(self._pump_foreign())
+            self._pump = Pump(self.layer, self.consumer.channel_name, self.mailbox, self._broken)
         if self.node is not None and self.consumer.user_channel and self.mailbox.user is not None:
             await self.node.join(user_topic(self.mailbox.user), self.mailbox)
 
     async def _close(self) -> None:
-        for timer in (self._grace, self._recheck, self._waiting_close):
+        self._stop_grace()
+        for timer in (self._recheck, self._waiting_close):
             if timer is not None:
                 timer.cancel()
         self.outlet.end()
@@ -215,12 +214,14 @@ class Connection:
         if self._begun and self.scope.get("type") == "http":
             await self._within_grace(self.consumer._antiphon_stop())
             await self._within_grace(self.consumer._antiphon_goodbye())
-        tasks = [task for task in (self._reader, self._pump, self._closer, self._joiner) if task is not None]
+        tasks = [task for task in (self._reader, self._closer, self._joiner) if task is not None]
         for task in tasks:
             task.cancel()
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await task
+        if self._pump is not None:
+            await self._pump.stop()
         for group in self.consumer._antiphon_groups or ():
             with contextlib.suppress(Exception):
                 await self.layer.group_discard(group, self.consumer.channel_name)
@@ -281,8 +282,11 @@ class Connection:
         except asyncio.CancelledError:
             raise
         except BaseException as exc:
-            self._reader_error = exc
-            self._call()
+            self._broken(exc)
+
+    def _broken(self, exc: BaseException) -> None:
+        self._reader_error = exc
+        self._call()
 
     def _full(self, limits: Limits) -> bool:
         if self.mailbox.closing is not None:
@@ -344,8 +348,8 @@ class Connection:
             if queue:
                 envelope = queue.pop(0)
                 if hub is None:
-                    if self._pump_waits is not None and not self._pump_waits.done():
-                        self._pump_waits.set_result(None)
+                    if self._pump is not None:
+                        self._pump.next()
                 elif envelope.arrived_s + mailbox.expiry_s < time.monotonic():
                     hub.expired(envelope, mailbox)
                     continue
@@ -427,7 +431,7 @@ class Connection:
         except Exception as exc:
             await self._failed(exc, str(name).replace(".", "_"))
         self.busy = None
-        if self._grace is not None or self._grace_over:
+        if self._grace is not None:
             self._stop_grace()
 
     async def _attend(self) -> None:
@@ -554,31 +558,17 @@ class Connection:
 
     def _start_grace(self) -> None:
         grace_s = self._limits.grace_s
-        if grace_s is not None and self._grace is None and not self.consumer._sync:
-            self._grace = self.mailbox.loop.call_later(grace_s, self._out_of_patience)
+        if grace_s is not None and self._grace is None and not self.consumer._sync and self.task is not None:
+            self._grace = Grace(self.mailbox.loop, self.task, grace_s, lambda: self.busy is not None)
 
     def _stop_grace(self) -> None:
         if self._grace is not None:
-            self._grace.cancel()
+            self._grace.stop()
             self._grace = None
-        if self._grace_over:
-            # The handler swallowed our cancellation, or raised something else: it is used up all the same.
-            self._grace_over = False
-            if self.task is not None:
-                self.task.uncancel()
-
-    def _out_of_patience(self) -> None:
-        self._grace = None
-        if self.busy is not None and self.task is not None:
-            self._grace_over = True
-            self.task.cancel()
 
     def _ran_out(self, handler: str) -> bool:
         """Say whether a cancellation is the one we asked for; anybody else's goes on."""
-        if not self._grace_over:
-            return False
-        self._grace_over = False
-        if self.task is not None and self.task.uncancel() > 0:
+        if self._grace is None or not self._grace.is_ours():
             return False
         logger.warning(
             "%s: %s was cancelled, %.3g s after its client had gone (disconnect_grace_s)",
@@ -613,8 +603,7 @@ class Connection:
         elif self.scope.get("type") == "http":
             self._client_gone({"type": "http.disconnect"})
         else:
-            self._reader_error = StopConsumer()
-            self._call()
+            self._broken(StopConsumer())
 
     def _assume_gone(self, reason: str) -> None:
         self._client_gone({"type": "websocket.disconnect", "code": close_code(reason), "reason": reason})
@@ -663,24 +652,6 @@ class Connection:
         else:
             self._recheck_later()
 
-    # Layers that are not ours
-
-    async def _pump_foreign(self) -> None:
-        """Bring messages of a layer that only has ``receive``, one at a time."""
-        try:
-            while True:
-                message = await self.layer.receive(self.consumer.channel_name)
-                self.mailbox.queue.append(_Foreign.of(message))
-                self.mailbox.wake()
-                # What waits stays in that layer, whose capacity and expiry are to hold.
-                self._pump_waits = self.mailbox.loop.create_future()
-                await self._pump_waits
-        except asyncio.CancelledError:
-            raise
-        except BaseException as exc:
-            self._reader_error = exc
-            self._call()
-
 
 # What a message that no handler may take raises; the last two come of a message that is none.
 _REFUSALS = (ValueError, KeyError, TypeError)
@@ -696,18 +667,3 @@ async def _awaiting(value: Any) -> Any:
 
 async def _calling(consumer: AsyncConsumer, name: str, message: Any) -> None:
     await getattr(consumer, name)(message)
-
-
-class _Foreign(Envelope):
-    """A message of a foreign layer, which comes decoded."""
-
-    __slots__ = ()
-
-    @classmethod
-    def of(cls, message: Any) -> _Foreign:
-        envelope = cls("", 0.0, b"")
-        envelope._decoded = message
-        return envelope
-
-    def message(self) -> Any:
-        return self._decoded

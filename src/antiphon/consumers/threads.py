@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
-from asgiref.sync import SyncToAsync, sync_to_async
+from asgiref.sync import AsyncToSync, SyncToAsync, sync_to_async
 
 from .. import framework, options
 from ..layer.background import is_temporary
@@ -136,6 +136,10 @@ async def run_sync(call: Callable[..., T], /, *args: Any, under_test: bool = Fal
     """Run synchronous code without blocking the loop; its context variables are the caller's, both ways."""
     # asgiref's SyncToAsync, not run_in_executor: async_to_sync inside the call then comes back to this loop.
     if thread_sensitive(under_test=under_test):
+        # A cancelled call can leave the executor of its async_to_sync behind in our context, ended: asgiref would
+        # hand the next call to that.
+        if getattr(getattr(AsyncToSync.executors, "current", None), "_broken", False):
+            del AsyncToSync.executors.current
         return await sync_to_async(call, thread_sensitive=True)(*args)
     return await sync_to_async(call, thread_sensitive=False, executor=sync_pool())(*args)  # type: ignore[call-overload,no-any-return]
 
