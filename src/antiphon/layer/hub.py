@@ -241,8 +241,8 @@ class Hub:
             while ready and woken < WAKES_MAX:
                 mailbox = ready.popleft()
                 waiter = mailbox.waiter
-                if waiter is None or waiter.done():
-                    continue  # it is awake by now, or ends
+                if waiter is None or waiter.done() or not mailbox.queue:
+                    continue  # it is awake by now, or ends; or it stood in line twice, and has handled all
                 reader = mailbox.reader
                 if reader is None:
                     mailbox.wake()

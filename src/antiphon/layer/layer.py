@@ -1,55 +1,30 @@
-"""``ChannelLayer``: what an application holds. It checks, encodes once, and hands one publish to the engine.
+"""``ChannelLayer``: what an application holds. Sending is in ``sends.py``, its nodes in ``nodes.py``.
 
-It owns one node for each event loop that owns channels, and one lane for each loop or thread that sends. A loop that
-``async_to_sync`` made for one call never becomes a node: it borrows the background node. Knows no particular engine.
+Here: receiving, groups, ending connections, and the layer itself. Knows no particular engine.
 """
 
 from __future__ import annotations
 
-import asyncio
-import threading
-import time
-from asyncio import _get_running_loop
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from re import Pattern
-from time import time_ns
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
-from .. import framework, names
-from ..codec import encode
-from ..engines.base import ProcessEngine, QueueEngine
-from ..envelope import MESSAGE, pack, unpack
-from ..exceptions import ChannelFull, InvalidChannelLayerError, MessageTooLarge, NodeUnreachable, OptionError
+from ..engines.base import QueueEngine
+from ..envelope import unpack
 from ..framework import user_key
-from ..names import group_topic, is_local, known_groups, node_of, require_channel, require_group, user_topic
-from ..types import Message, Receipt
+from ..names import group_topic, is_local, require_channel, require_group
+from ..types import Message
 from ..wire.codes import REASONS
-from .background import background_loop, is_temporary
-from .base import BaseChannelLayer
-from .capture import Sent, record, recorders
-from .drops import Drop, Drops
-from .mailbox import POLICIES, Mailbox
+from .drops import Drop
+from .mailbox import Mailbox
 from .members import Channels, Count
-from .node import Lane, Node
+from .node import Node
+from .sends import Sends
 
 __all__ = ["ChannelLayer"]
 
-T = TypeVar("T")
 
-# Receipts of messages that one node took and none of its members dropped: the common ones, made once.
-_RECEIPTS_MAX = 257
-_RECEIPTS = tuple(Receipt(1, None, "sent", delivered, 0) for delivered in range(_RECEIPTS_MAX))
-
-
-def receipt_of(delivered: int, dropped: int) -> Receipt:
-    """Return the receipt of a message that was delivered on this loop, and nowhere else, inside the call."""
-    if not dropped and delivered < _RECEIPTS_MAX:
-        return _RECEIPTS[delivered]
-    return Receipt(1, None, "sent", delivered, dropped)
-
-
-class ChannelLayer(BaseChannelLayer):
+class ChannelLayer(Sends):
     """A channel layer over an engine.
 
     ``expiry``: seconds a message may wait in a channel. ``group_expiry``: seconds a worker channel stays in a group
@@ -61,137 +36,8 @@ class ChannelLayer(BaseChannelLayer):
 
     extensions: ClassVar[Sequence[str]] = ["groups", "flush"]
 
-    def __init__(
-        self,
-        engine: ProcessEngine,
-        *,
-        expiry: float = 60,
-        group_expiry: float = 86400,
-        capacity: int = 100,
-        channel_capacity: Mapping[Pattern[str] | str, int] | None = None,
-        overflow: str = "drop_new",
-        channel_overflow: Mapping[Pattern[str] | str, str] | None = None,
-        max_message_bytes: int = 1 << 20,
-        timeout_s: float = 5.0,
-    ) -> None:
-        super().__init__(expiry=expiry, capacity=capacity, channel_capacity=channel_capacity)
-        for name, value in (("expiry", expiry), ("group_expiry", group_expiry), ("timeout_s", timeout_s)):
-            _require(isinstance(value, (int, float)) and value > 0, name, "a number of seconds above 0", value)
-        for name, value in (("capacity", capacity), ("max_message_bytes", max_message_bytes)):
-            _require(isinstance(value, int) and value > 0, name, "a positive int", value)
-        for policy in (overflow, *(channel_overflow or {}).values()):
-            _require(policy in POLICIES, "overflow", " or ".join(map(repr, POLICIES)), policy)
-        for value in (channel_capacity or {}).values():
-            _require(isinstance(value, int) and value > 0, "channel_capacity", "positive ints", value)
-        self.channel_capacity = self.compile_capacities(channel_capacity or {})
-        self.channel_overflow = self.compile_capacities(channel_overflow or {})
-        self.group_expiry = group_expiry
-        self.overflow = overflow
-        self.max_message_bytes = max_message_bytes
-        self.timeout_s = timeout_s
-        self.drops = Drops()
-        self._engine = engine
-        self._nodes: dict[asyncio.AbstractEventLoop, Node] = {}
-        self._by_id: dict[str, Node] = {}
-        self._lock = threading.Lock()
-        self._lanes = threading.local()
-        self._sent = [0]
-        self._idle_channels = 0
-        self._retired: dict[str, float] = dict.fromkeys(("arrived", "delivered", "dropped", "undecodable"), 0)
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {len(self._nodes)} nodes>"
-
-    # Sending
-
-    async def send(self, channel: str, message: Message) -> Receipt:
-        """Send to one channel.
-
-        Raises ChannelFull when a worker channel, or a channel of this node, holds ``capacity`` messages; elsewhere a
-        drop is counted where it happens. TypeError for a wrong name or message, MessageTooLarge beyond the bound.
-        """
-        require_channel(channel)
-        body = self._encode(message)
-        if recorders:
-            record(Sent("channel", channel, message, layer=self._alias()))
-        if not is_local(channel):
-            await self._put(channel, self._pack(body))
-            return Receipt(delivered=1, dropped=0)
-        node = self._owner(channel)
-        if node is not None and node.loop is asyncio.get_running_loop():
-            return self._put_here(node, channel, body)
-        topic = node.inbox if node is not None else names.inbox_topic(node_of(channel) or "")
-        receipt = await _finished(self._publish(topic, body, {"c": channel}))
-        if receipt.nodes == 0:
-            self._lose("no_channel", channel)
-        return receipt
-
-    async def group_send(self, group: str, message: Message, *, exclude: Iterable[str] = ()) -> Receipt:
-        """Send to every channel of a group, except those in ``exclude``.
-
-        Never raises ChannelFull: what a full channel drops is counted, by its overflow policy. TypeError for a wrong
-        name or message, MessageTooLarge beyond the bound, EngineUnavailable when the engine cannot take it.
-        """
-        if type(group) is not str or group not in known_groups:
-            require_group(group)
-        body = self._encode(message)
-        extra = {"x": _channels(exclude)} if exclude else None
-        if recorders:
-            record(Sent("group", group, message, tuple(extra["x"]) if extra else (), layer=self._alias()))
-        receipt = self._publish("g:" + group, body, extra)
-        return receipt if isinstance(receipt, Receipt) else await receipt
-
-    async def groups_send(self, groups: Iterable[str], message: Message, *, exclude: Iterable[str] = ()) -> Receipt:
-        """Send to every channel of several groups; one that is in more of them gets the message once."""
-        topics = _groups(groups)
-        body = self._encode(message)
-        excluded = _channels(exclude)
-        if recorders:
-            record(Sent("group", tuple(t[2:] for t in topics), message, tuple(excluded), layer=self._alias()))
-        if not topics:
-            return Receipt(nodes=0, delivered=0, dropped=0)
-        extra: dict[str, Any] = {"t": topics} if len(topics) > 1 else {}
-        if excluded:
-            extra["x"] = excluded
-        return await self._publish_copies(topics, body, extra)
-
-    async def send_many(self, sends: Iterable[tuple[str, Message]]) -> list[Receipt]:
-        """Send several messages, [(group, message), …], in order; return a receipt for each.
-
-        All are checked and encoded before the first leaves: a wrong one leaves nothing half done.
-        """
-        sends = list(sends)
-        checked = []
-        for group, message in sends:
-            require_group(group)
-            checked.append((group, self._encode(message)))
-        if recorders:
-            for group, message in sends:
-                record(Sent("group", group, message, layer=self._alias()))
-        # Every one has its place in line before the first is waited for.
-        return [await _finished(receipt) for receipt in [self._publish("g:" + g, body, None) for g, body in checked]]
-
-    async def user_send(self, user: Any, message: Message, *, exclude: Iterable[str] = ()) -> Receipt:
-        """Send to all connections of a user whose consumer class has ``user_channel = True``.
-
-        ``user``: a user object, or its primary key.
-        """
-        key = user_key(user)
-        body = self._encode(message)
-        excluded = _channels(exclude)
-        if recorders:
-            record(Sent("user", key, message, tuple(excluded), layer=self._alias()))
-        return await _finished(self._publish(user_topic(key), body, {"x": excluded} if excluded else None))
-
-    def require_reach(self) -> None:
-        """Raise CrossProcessError if the members can only be where this engine does not reach."""
-
-    def publish_blocking(self, topics: list[str], body: bytes, extra: dict[str, Any] | None) -> Receipt:
-        """Publish from a thread without a loop; ``body`` as ``encode`` made it. The plain functions use it."""
-        payload = self._pack(body, extra)
-        return _sum([self._engine.publish_blocking(topic, payload) for topic in topics])
-
-    # Receiving
 
     async def new_channel(self, prefix: str = "specific.") -> str:
         """Return the name of a new channel of this node; read it with ``receive``."""
@@ -230,8 +76,6 @@ class ChannelLayer(BaseChannelLayer):
                 return unpack(leased.payload).message()  # type: ignore[no-any-return]
             except ValueError:
                 self._lose("undecodable", channel)
-
-    # Groups
 
     async def group_add(self, group: str, channel: str) -> None:
         """Add a channel to a group; what is sent from now on reaches it. Adding it again changes nothing."""
@@ -282,8 +126,6 @@ class ChannelLayer(BaseChannelLayer):
             count += len(await self._engine.bound(topic))
         return Count(count, complete=True)
 
-    # Ending connections
-
     async def close_channel(self, channel: str, reason: str = "revoked") -> bool:
         """Close the connection behind a channel, with a reason of ``antiphon.wire.codes``; False: there is none."""
         require_channel(channel)
@@ -317,8 +159,6 @@ class ChannelLayer(BaseChannelLayer):
             return len(boxes)
 
         return sum([await self._on(node, partial(close, node)) for node in self._alive()])
-
-    # The layer itself
 
     async def flush(self) -> None:
         """Forget every group, and every message that waits. Connections stay open."""
@@ -366,8 +206,6 @@ class ChannelLayer(BaseChannelLayer):
             },
         }
 
-    # For consumers
-
     def open_mailbox(self, owner: str, *, capacity: int | None, overflow: str | None) -> tuple[Node, Mailbox]:
         """Open the mailbox of a consumer on the running loop; the consumer closes it with ``node.close``."""
         node = self._node(lasting=False)
@@ -382,86 +220,6 @@ class ChannelLayer(BaseChannelLayer):
         )
         node.open(mailbox)
         return node, mailbox
-
-    def get_overflow(self, channel: str) -> str:
-        """Return the overflow policy of a channel: the first pattern that matches, else ``overflow``."""
-        for pattern, policy in self.channel_overflow:
-            if pattern.match(channel):
-                return str(policy)
-        return self.overflow
-
-    def encode(self, message: Message) -> bytes:
-        """Check and encode a message; the errors are those of ``group_send``."""
-        return self._encode(message)
-
-    # Inside
-
-    def _encode(self, message: Message) -> bytes:
-        if type(message) is not dict or type(message.get("type")) is not str:
-            _check_message(message)
-        body = encode(message)
-        if len(body) > self.max_message_bytes:
-            raise MessageTooLarge(
-                f"message {message.get('type')!r}: {len(body)} bytes encoded, max_message_bytes is "
-                f"{self.max_message_bytes}. Send a reference to large data, or raise the option."
-            )
-        return body
-
-    def _pack(self, body: bytes, extra: dict[str, Any] | None = None, lane: Lane | None = None) -> bytes:
-        if lane is None:
-            lane = self._lane()
-            self._sent[0] += 1
-        lane.n = n = lane.n + 1
-        return pack(MESSAGE, lane.id, n, time_ns() // 1000, body, extra)
-
-    def _lane(self) -> Lane:
-        # The lane of this thread: a thread of synchronous code, or one whose loop owns no channel.
-        lane: Lane | None = getattr(self._lanes, "lane", None)
-        if lane is None:
-            lane = self._lanes.lane = Lane()
-        return lane
-
-    def _publish(self, topic: str, body: bytes, extra: dict[str, Any] | None) -> Receipt | Awaitable[Receipt]:
-        node = self._nodes.get(_get_running_loop())  # type: ignore[arg-type]  # None is nobody's loop
-        if node is None:
-            return self._engine.publish_blocking(topic, self._pack(body, extra))
-        hub = node.hub
-        delivered, dropped = hub.delivered, hub.dropped
-        receipt = node.engine.publish(topic, self._pack(body, extra, node.lane))
-        if type(receipt) is Receipt and receipt.nodes == 1:
-            # One node, and it is this one if its counts moved: then they moved by this message.
-            delivered, dropped = hub.delivered - delivered, hub.dropped - dropped
-            return receipt_of(delivered, dropped) if delivered or dropped else receipt
-        return receipt
-
-    async def _publish_copies(self, topics: list[str], body: bytes, extra: dict[str, Any]) -> Receipt:
-        node = self._nodes.get(asyncio.get_running_loop())
-        if node is None:
-            return self.publish_blocking(topics, body, extra)
-        payload = self._pack(body, extra, node.lane)
-        receipts = []
-        for topic in topics:
-            receipt = node.engine.publish(topic, payload)
-            receipts.append(receipt if isinstance(receipt, Receipt) else await receipt)
-        return _sum(receipts)
-
-    def _put_here(self, node: Node, channel: str, body: bytes) -> Receipt:
-        mailbox = node.hub.mailboxes.get(channel)
-        if mailbox is None:
-            if not self._may_reopen(channel):
-                node.hub.count_missing(channel)
-                return Receipt(1, None, "sent", 0, 1)
-            mailbox = self._open_hand_made(node, channel)
-        if len(mailbox.queue) >= mailbox.capacity and not node.hub.make_room(mailbox):
-            raise ChannelFull(channel)
-        envelope = unpack(self._pack(body, None, node.lane), node.inbox, time.monotonic())
-        taken = node.hub.put(mailbox, envelope)
-        node.hub.delivered += taken
-        return Receipt(1, None, "sent", int(taken), int(not taken))
-
-    async def _put(self, channel: str, payload: bytes) -> None:
-        if not await self._queues().put(channel, payload, self.get_capacity(channel), self.expiry):
-            raise ChannelFull(channel)
 
     async def _discard(self, topic: str | None, channel: str) -> None:
         if not is_local(channel):
@@ -480,147 +238,7 @@ class ChannelLayer(BaseChannelLayer):
 
         await self._on(node, leave)
 
-    def _queues(self) -> QueueEngine:
-        if not isinstance(self._engine, QueueEngine):
-            raise InvalidChannelLayerError(
-                f"{type(self).__name__} has no worker channels; antiphon.layers.InMemoryChannelLayer has"
-            )
-        return self._engine
-
-    # Nodes
-
-    def _node(self, *, lasting: bool = True) -> Node:
-        """Return the node of the running loop; of the background loop when this one will not last."""
-        loop = asyncio.get_running_loop()
-        node = self._nodes.get(loop)
-        if node is not None:
-            return node
-        if lasting and is_temporary(loop):
-            loop = background_loop()
-        with self._lock:
-            node = self._nodes.get(loop)
-            if node is None:
-                for other in [other for other in self._nodes if other.is_closed()]:
-                    gone = self._nodes.pop(other)
-                    del self._by_id[gone.id]
-                    self._retire(gone)
-                node = self._make_node(loop)
-                self._nodes[loop] = self._by_id[node.id] = node
-        return node
-
-    def _make_node(self, loop: asyncio.AbstractEventLoop) -> Node:
-        raise NotImplementedError  # an engine's layer opens its node here
-
-    def _retire(self, node: Node) -> None:
-        self._sent[0] += node.lane.n
-        for name in self._retired:
-            self._retired[name] += getattr(node.hub, name)
-        self._idle_channels += node.idle_channels
-
-    def _alive(self) -> list[Node]:
-        return [node for node in tuple(self._nodes.values()) if not node.loop.is_closed()]
-
-    def _in_scope(self, scope: str) -> list[Node]:
-        if scope == "all":
-            return self._alive()
-        if scope == "node":
-            return [self._node()]
-        raise ValueError(f"scope: expected 'all' or 'node'; got {scope!r}")
-
-    def _owner(self, channel: str) -> Node | None:
-        """Return the node of this process that owns a channel."""
-        node = self._by_id.get(node_of(channel) or "")
-        return node if node is not None and not node.loop.is_closed() else None
-
-    def _adopt(self, channel: str) -> Node:
-        raise NodeUnreachable(f"no node {node_of(channel)!r} to ask for channel {channel!r}")
-
-    def _may_reopen(self, channel: str) -> bool:
-        return False
-
-    def _open_hand_made(self, node: Node, channel: str) -> Mailbox:
-        mailbox = Mailbox(
-            channel,
-            node.loop,
-            capacity=self.get_capacity(channel),
-            expiry_s=self.expiry,
-            policy=self.get_overflow(channel),
-        )
-        node.open(mailbox)
-        return mailbox
-
-    async def _on(self, node: Node, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run a coroutine on a node's loop, from whichever loop this is."""
-        if node.loop is asyncio.get_running_loop() or not node.loop.is_running():
-            # A loop that stands still cannot be in the middle of anything: its tables may be touched from here.
-            return await call()
-        future = asyncio.run_coroutine_threadsafe(call(), node.loop)
-        try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), self.timeout_s)
-        except TimeoutError:
-            raise NodeUnreachable(f"node {node.id} did not answer within timeout_s ({self.timeout_s} s)") from None
-
-    def _lose(self, reason: str, channel: str) -> None:
-        # What no node of this process can count.
-        self._retired["dropped"] += 1
-        self._retired["undecodable"] += reason == "undecodable"
-        self.drops.add(Drop(reason, None, channel))
-
-    def _alias(self) -> str | None:
-        from .registry import channel_layers  # the registry imports layers, not the other way round
-
-        return next((alias for alias, layer in channel_layers.backends.items() if layer is self), None)
-
-    def after_fork(self) -> None:
-        """Drop everything inherited: nodes and lanes are the parent's."""
-        self._nodes, self._by_id = {}, {}
-        self._lock = threading.Lock()
-        self._lanes = threading.local()
-        self.drops.after_fork()
-
-
-def _check_message(message: Message) -> None:
-    if not isinstance(message, dict):
-        raise TypeError(f"message: expected a dict; got {type(message).__name__} {message!r:.80}")
-    kind = message.get("type")
-    if not isinstance(kind, str) and not framework.compat:
-        raise TypeError(f'message: expected a str under "type", which names the handler; got {kind!r:.80}')
-
-
-def _require(fits: bool, name: str, expected: str, value: object) -> None:
-    if not fits or isinstance(value, bool):
-        raise OptionError(f"{name}: expected {expected}; got {value!r}")
-
 
 def _require_reason(reason: str) -> None:
     if reason not in REASONS:
         raise ValueError(f"reason: expected one of {', '.join(REASONS)}; got {reason!r}")
-
-
-def _channels(exclude: Iterable[str]) -> list[str]:
-    if isinstance(exclude, str):
-        raise TypeError(f"exclude: expected a list of channels; got the str {exclude!r}")
-    channels = list(exclude)
-    for channel in channels:
-        require_channel(channel)
-    return channels
-
-
-def _groups(groups: Iterable[str]) -> list[str]:
-    if isinstance(groups, str):
-        raise TypeError(f"groups: expected a list of groups; got the str {groups!r}")
-    groups = list(groups)
-    for group in groups:  # before they are looked up anywhere: an unhashable one must get our error
-        require_group(group)
-    return [group_topic(group) for group in dict.fromkeys(groups)]
-
-
-async def _finished(receipt: Receipt | Awaitable[Receipt]) -> Receipt:
-    return receipt if isinstance(receipt, Receipt) else await receipt
-
-
-def _sum(receipts: list[Receipt]) -> Receipt:
-    if len(receipts) == 1:
-        return receipts[0]
-    known = [receipt.nodes for receipt in receipts if receipt.nodes is not None]
-    return Receipt(nodes=max(known) if known else None)

@@ -15,9 +15,10 @@ from .. import framework
 from ..engines.memory import MemoryBus, MemoryEngine, MemoryQueue
 from ..options import unknown_key
 from ..types import Receipt
-from .layer import ChannelLayer, receipt_of
+from .layer import ChannelLayer
 from .mailbox import Mailbox
 from .node import Node
+from .sends import receipt_of
 
 __all__ = ["InMemoryChannelLayer"]
 
@@ -27,7 +28,7 @@ logger = logging.getLogger("antiphon.layer")
 class InMemoryChannelLayer(ChannelLayer):
     """A channel layer inside one process: every loop and thread of it, and no other process.
 
-    Options as in :class:`~antiphon.layer.layer.ChannelLayer`.
+    Options as in :class:`~antiphon.layers.ChannelLayer`.
     """
 
     def __init__(

@@ -21,8 +21,9 @@ from ..types import Message, Receipt
 from .background import background_loop
 from .capture import Sent, record, recorders
 from .drops import Drop, resolve_hook
-from .layer import ChannelLayer, _channels
+from .layer import ChannelLayer
 from .registry import DEFAULT_CHANNEL_LAYER, channel_layers, get_channel_layer
+from .sends import checked_channels
 
 __all__ = ["close_channel", "close_session", "close_user", "group_send", "post", "user_send"]
 
@@ -47,7 +48,7 @@ def group_send(
     """
     _refuse_on_loop("group_send", "await get_channel_layer().group_send(group, message)")
     require_group(group)
-    send = _Send("group", group, group_topic(group), message, tuple(_channels(exclude)), layer)
+    send = _Send("group", group, group_topic(group), message, tuple(checked_channels(exclude)), layer)
     return send.go(database if on_commit else None)
 
 

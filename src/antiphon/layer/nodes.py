@@ -1,0 +1,176 @@
+"""``Nodes``: the options of a layer, and the nodes and lanes it has in this process. Sends and receives nothing.
+
+One node for each event loop that owns channels, and one lane for each loop or thread that sends. A loop that
+``async_to_sync`` made for one call never becomes a node: it borrows the background node. Knows no particular engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from re import Pattern
+from typing import Any, TypeVar
+
+from ..engines.base import ProcessEngine
+from ..exceptions import NodeUnreachable, OptionError
+from ..names import node_of
+from .background import background_loop, is_temporary
+from .base import BaseChannelLayer
+from .drops import Drop, Drops
+from .mailbox import POLICIES, Mailbox
+from .node import Lane, Node
+
+__all__ = ["Nodes"]
+
+T = TypeVar("T")
+
+
+class Nodes(BaseChannelLayer):
+    """What a layer is before it can send: see :class:`~antiphon.layers.ChannelLayer` for its options."""
+
+    def __init__(
+        self,
+        engine: ProcessEngine,
+        *,
+        expiry: float = 60,
+        group_expiry: float = 86400,
+        capacity: int = 100,
+        channel_capacity: Mapping[Pattern[str] | str, int] | None = None,
+        overflow: str = "drop_new",
+        channel_overflow: Mapping[Pattern[str] | str, str] | None = None,
+        max_message_bytes: int = 1 << 20,
+        timeout_s: float = 5.0,
+    ) -> None:
+        super().__init__(expiry=expiry, capacity=capacity, channel_capacity=channel_capacity)
+        for name, value in (("expiry", expiry), ("group_expiry", group_expiry), ("timeout_s", timeout_s)):
+            _require(isinstance(value, (int, float)) and value > 0, name, "a number of seconds above 0", value)
+        for name, value in (("capacity", capacity), ("max_message_bytes", max_message_bytes)):
+            _require(isinstance(value, int) and value > 0, name, "a positive int", value)
+        for policy in (overflow, *(channel_overflow or {}).values()):
+            _require(policy in POLICIES, "overflow", " or ".join(map(repr, POLICIES)), policy)
+        for value in (channel_capacity or {}).values():
+            _require(isinstance(value, int) and value > 0, "channel_capacity", "positive ints", value)
+        self.channel_capacity = self.compile_capacities(channel_capacity or {})
+        self.channel_overflow = self.compile_capacities(channel_overflow or {})
+        self.group_expiry = group_expiry
+        self.overflow = overflow
+        self.max_message_bytes = max_message_bytes
+        self.timeout_s = timeout_s
+        self.drops = Drops()
+        self._engine = engine
+        self._nodes: dict[asyncio.AbstractEventLoop, Node] = {}
+        self._by_id: dict[str, Node] = {}
+        self._lock = threading.Lock()
+        self._lanes = threading.local()
+        self._sent = [0]
+        self._idle_channels = 0
+        self._retired: dict[str, float] = dict.fromkeys(("arrived", "delivered", "dropped", "undecodable"), 0)
+
+    def _node(self, *, lasting: bool = True) -> Node:
+        """Return the node of the running loop; of the background loop when this one will not last."""
+        loop = asyncio.get_running_loop()
+        node = self._nodes.get(loop)
+        if node is not None:
+            return node
+        if lasting and is_temporary(loop):
+            loop = background_loop()
+        with self._lock:
+            node = self._nodes.get(loop)
+            if node is None:
+                for other in [other for other in self._nodes if other.is_closed()]:
+                    gone = self._nodes.pop(other)
+                    del self._by_id[gone.id]
+                    self._retire(gone)
+                node = self._make_node(loop)
+                self._nodes[loop] = self._by_id[node.id] = node
+        return node
+
+    def _make_node(self, loop: asyncio.AbstractEventLoop) -> Node:
+        raise NotImplementedError  # an engine's layer opens its node here
+
+    def _retire(self, node: Node) -> None:
+        self._sent[0] += node.lane.n
+        for name in self._retired:
+            self._retired[name] += getattr(node.hub, name)
+        self._idle_channels += node.idle_channels
+
+    def _alive(self) -> list[Node]:
+        return [node for node in tuple(self._nodes.values()) if not node.loop.is_closed()]
+
+    def _in_scope(self, scope: str) -> list[Node]:
+        if scope == "all":
+            return self._alive()
+        if scope == "node":
+            return [self._node()]
+        raise ValueError(f"scope: expected 'all' or 'node'; got {scope!r}")
+
+    def _owner(self, channel: str) -> Node | None:
+        """Return the node of this process that owns a channel."""
+        node = self._by_id.get(node_of(channel) or "")
+        return node if node is not None and not node.loop.is_closed() else None
+
+    def _adopt(self, channel: str) -> Node:
+        raise NodeUnreachable(f"no node {node_of(channel)!r} to ask for channel {channel!r}")
+
+    def _may_reopen(self, channel: str) -> bool:
+        return False
+
+    def _open_hand_made(self, node: Node, channel: str) -> Mailbox:
+        mailbox = Mailbox(
+            channel,
+            node.loop,
+            capacity=self.get_capacity(channel),
+            expiry_s=self.expiry,
+            policy=self.get_overflow(channel),
+        )
+        node.open(mailbox)
+        return mailbox
+
+    async def _on(self, node: Node, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine on a node's loop, from whichever loop this is."""
+        if node.loop is asyncio.get_running_loop() or not node.loop.is_running():
+            # A loop that stands still cannot be in the middle of anything: its tables may be touched from here.
+            return await call()
+        future = asyncio.run_coroutine_threadsafe(call(), node.loop)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), self.timeout_s)
+        except TimeoutError:
+            raise NodeUnreachable(f"node {node.id} did not answer within timeout_s ({self.timeout_s} s)") from None
+
+    def _lose(self, reason: str, channel: str) -> None:
+        # What no node of this process can count.
+        self._retired["dropped"] += 1
+        self._retired["undecodable"] += reason == "undecodable"
+        self.drops.add(Drop(reason, None, channel))
+
+    def _lane(self) -> Lane:
+        # The lane of this thread: a thread of synchronous code, or one whose loop owns no channel.
+        lane: Lane | None = getattr(self._lanes, "lane", None)
+        if lane is None:
+            lane = self._lanes.lane = Lane()
+        return lane
+
+    def _alias(self) -> str | None:
+        from .registry import channel_layers  # the registry imports layers, not the other way round
+
+        return next((alias for alias, layer in channel_layers.backends.items() if layer is self), None)
+
+    def get_overflow(self, channel: str) -> str:
+        """Return the overflow policy of a channel: the first pattern that matches, else ``overflow``."""
+        for pattern, policy in self.channel_overflow:
+            if pattern.match(channel):
+                return str(policy)
+        return self.overflow
+
+    def after_fork(self) -> None:
+        """Drop everything inherited: nodes and lanes are the parent's."""
+        self._nodes, self._by_id = {}, {}
+        self._lock = threading.Lock()
+        self._lanes = threading.local()
+        self.drops.after_fork()
+
+
+def _require(fits: bool, name: str, expected: str, value: object) -> None:
+    if not fits or isinstance(value, bool):
+        raise OptionError(f"{name}: expected {expected}; got {value!r}")

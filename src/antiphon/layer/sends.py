@@ -1,0 +1,235 @@
+"""``Sends``: how a layer sends. It checks, encodes once, and hands one publish to the engine. Knows no engine."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from asyncio import _get_running_loop
+from collections.abc import Awaitable, Iterable
+from time import time_ns
+from typing import Any
+
+from .. import framework, names
+from ..codec import encode
+from ..engines.base import QueueEngine
+from ..envelope import MESSAGE, pack, unpack
+from ..exceptions import ChannelFull, InvalidChannelLayerError, MessageTooLarge
+from ..framework import user_key
+from ..names import group_topic, is_local, known_groups, node_of, require_channel, require_group, user_topic
+from ..types import Message, Receipt
+from .capture import Sent, record, recorders
+from .node import Lane, Node
+from .nodes import Nodes
+
+__all__ = ["Sends", "checked_channels", "receipt_of"]
+
+# Receipts of messages that one node took and none of its members dropped: the common ones, made once.
+_RECEIPTS_MAX = 257
+_RECEIPTS = tuple(Receipt(1, None, "sent", delivered, 0) for delivered in range(_RECEIPTS_MAX))
+
+
+def receipt_of(delivered: int, dropped: int) -> Receipt:
+    """Return the receipt of a message that was delivered on this loop, and nowhere else, inside the call."""
+    if not dropped and delivered < _RECEIPTS_MAX:
+        return _RECEIPTS[delivered]
+    return Receipt(1, None, "sent", delivered, dropped)
+
+
+class Sends(Nodes):
+    """The sending half of :class:`~antiphon.layers.ChannelLayer`."""
+
+    async def send(self, channel: str, message: Message) -> Receipt:
+        """Send to one channel.
+
+        Raises ChannelFull when a worker channel, or a channel of this node, holds ``capacity`` messages; elsewhere a
+        drop is counted where it happens. TypeError for a wrong name or message, MessageTooLarge beyond the bound.
+        """
+        require_channel(channel)
+        body = self._encode(message)
+        if recorders:
+            record(Sent("channel", channel, message, layer=self._alias()))
+        if not is_local(channel):
+            await self._put(channel, self._pack(body))
+            return Receipt(delivered=1, dropped=0)
+        node = self._owner(channel)
+        if node is not None and node.loop is asyncio.get_running_loop():
+            return self._put_here(node, channel, body)
+        topic = node.inbox if node is not None else names.inbox_topic(node_of(channel) or "")
+        receipt = await _finished(self._publish(topic, body, {"c": channel}))
+        if receipt.nodes == 0:
+            self._lose("no_channel", channel)
+        return receipt
+
+    async def group_send(self, group: str, message: Message, *, exclude: Iterable[str] = ()) -> Receipt:
+        """Send to every channel of a group, except those in ``exclude``.
+
+        Never raises ChannelFull: what a full channel drops is counted, by its overflow policy. TypeError for a wrong
+        name or message, MessageTooLarge beyond the bound, EngineUnavailable when the engine cannot take it.
+        """
+        if type(group) is not str or group not in known_groups:
+            require_group(group)
+        body = self._encode(message)
+        extra = {"x": checked_channels(exclude)} if exclude else None
+        if recorders:
+            record(Sent("group", group, message, tuple(extra["x"]) if extra else (), layer=self._alias()))
+        receipt = self._publish("g:" + group, body, extra)
+        return receipt if isinstance(receipt, Receipt) else await receipt
+
+    async def groups_send(self, groups: Iterable[str], message: Message, *, exclude: Iterable[str] = ()) -> Receipt:
+        """Send to every channel of several groups; one that is in more of them gets the message once."""
+        topics = _groups(groups)
+        body = self._encode(message)
+        excluded = checked_channels(exclude)
+        if recorders:
+            record(Sent("group", tuple(t[2:] for t in topics), message, tuple(excluded), layer=self._alias()))
+        if not topics:
+            return Receipt(nodes=0, delivered=0, dropped=0)
+        extra: dict[str, Any] = {"t": topics} if len(topics) > 1 else {}
+        if excluded:
+            extra["x"] = excluded
+        return await self._publish_copies(topics, body, extra)
+
+    async def send_many(self, sends: Iterable[tuple[str, Message]]) -> list[Receipt]:
+        """Send several messages, [(group, message), …], in order; return a receipt for each.
+
+        All are checked and encoded before the first leaves: a wrong one leaves nothing half done.
+        """
+        sends = list(sends)
+        checked = []
+        for group, message in sends:
+            require_group(group)
+            checked.append((group, self._encode(message)))
+        if recorders:
+            for group, message in sends:
+                record(Sent("group", group, message, layer=self._alias()))
+        # Every one has its place in line before the first is waited for.
+        return [await _finished(receipt) for receipt in [self._publish("g:" + g, body, None) for g, body in checked]]
+
+    async def user_send(self, user: Any, message: Message, *, exclude: Iterable[str] = ()) -> Receipt:
+        """Send to all connections of a user whose consumer class has ``user_channel = True``.
+
+        ``user``: a user object, or its primary key.
+        """
+        key = user_key(user)
+        body = self._encode(message)
+        excluded = checked_channels(exclude)
+        if recorders:
+            record(Sent("user", key, message, tuple(excluded), layer=self._alias()))
+        return await _finished(self._publish(user_topic(key), body, {"x": excluded} if excluded else None))
+
+    def require_reach(self) -> None:
+        """Raise CrossProcessError if the members can only be where this engine does not reach."""
+
+    def publish_blocking(self, topics: list[str], body: bytes, extra: dict[str, Any] | None) -> Receipt:
+        """Publish from a thread without a loop; ``body`` as ``encode`` made it. The plain functions use it."""
+        payload = self._pack(body, extra)
+        return _sum([self._engine.publish_blocking(topic, payload) for topic in topics])
+
+    def encode(self, message: Message) -> bytes:
+        """Check and encode a message; the errors are those of ``group_send``."""
+        return self._encode(message)
+
+    def _encode(self, message: Message) -> bytes:
+        if type(message) is not dict or type(message.get("type")) is not str:
+            _check_message(message)
+        body = encode(message)
+        if len(body) > self.max_message_bytes:
+            raise MessageTooLarge(
+                f"message {message.get('type')!r}: {len(body)} bytes encoded, max_message_bytes is "
+                f"{self.max_message_bytes}. Send a reference to large data, or raise the option."
+            )
+        return body
+
+    def _pack(self, body: bytes, extra: dict[str, Any] | None = None, lane: Lane | None = None) -> bytes:
+        if lane is None:
+            lane = self._lane()
+            self._sent[0] += 1
+        lane.n = n = lane.n + 1
+        return pack(MESSAGE, lane.id, n, time_ns() // 1000, body, extra)
+
+    def _publish(self, topic: str, body: bytes, extra: dict[str, Any] | None) -> Receipt | Awaitable[Receipt]:
+        node = self._nodes.get(_get_running_loop())  # type: ignore[arg-type]  # None is nobody's loop
+        if node is None:
+            return self._engine.publish_blocking(topic, self._pack(body, extra))
+        hub = node.hub
+        delivered, dropped = hub.delivered, hub.dropped
+        receipt = node.engine.publish(topic, self._pack(body, extra, node.lane))
+        if type(receipt) is Receipt and receipt.nodes == 1:
+            # One node, and it is this one if its counts moved: then they moved by this message.
+            delivered, dropped = hub.delivered - delivered, hub.dropped - dropped
+            return receipt_of(delivered, dropped) if delivered or dropped else receipt
+        return receipt
+
+    async def _publish_copies(self, topics: list[str], body: bytes, extra: dict[str, Any]) -> Receipt:
+        node = self._nodes.get(asyncio.get_running_loop())
+        if node is None:
+            return self.publish_blocking(topics, body, extra)
+        payload = self._pack(body, extra, node.lane)
+        receipts = []
+        for topic in topics:
+            receipt = node.engine.publish(topic, payload)
+            receipts.append(receipt if isinstance(receipt, Receipt) else await receipt)
+        return _sum(receipts)
+
+    def _put_here(self, node: Node, channel: str, body: bytes) -> Receipt:
+        mailbox = node.hub.mailboxes.get(channel)
+        if mailbox is None:
+            if not self._may_reopen(channel):
+                node.hub.count_missing(channel)
+                return Receipt(1, None, "sent", 0, 1)
+            mailbox = self._open_hand_made(node, channel)
+        if len(mailbox.queue) >= mailbox.capacity and not node.hub.make_room(mailbox):
+            raise ChannelFull(channel)
+        envelope = unpack(self._pack(body, None, node.lane), node.inbox, time.monotonic())
+        taken = node.hub.put(mailbox, envelope)
+        node.hub.delivered += taken
+        return Receipt(1, None, "sent", int(taken), int(not taken))
+
+    async def _put(self, channel: str, payload: bytes) -> None:
+        if not await self._queues().put(channel, payload, self.get_capacity(channel), self.expiry):
+            raise ChannelFull(channel)
+
+    def _queues(self) -> QueueEngine:
+        if not isinstance(self._engine, QueueEngine):
+            raise InvalidChannelLayerError(
+                f"{type(self).__name__} has no worker channels; antiphon.layers.InMemoryChannelLayer has"
+            )
+        return self._engine
+
+
+def _check_message(message: Message) -> None:
+    if not isinstance(message, dict):
+        raise TypeError(f"message: expected a dict; got {type(message).__name__} {message!r:.80}")
+    kind = message.get("type")
+    if not isinstance(kind, str) and not framework.compat:
+        raise TypeError(f'message: expected a str under "type", which names the handler; got {kind!r:.80}')
+
+
+def checked_channels(exclude: Iterable[str]) -> list[str]:
+    """Return the channels to exclude, each a valid name."""
+    if isinstance(exclude, str):
+        raise TypeError(f"exclude: expected a list of channels; got the str {exclude!r}")
+    channels = list(exclude)
+    for channel in channels:
+        require_channel(channel)
+    return channels
+
+
+def _groups(groups: Iterable[str]) -> list[str]:
+    if isinstance(groups, str):
+        raise TypeError(f"groups: expected a list of groups; got the str {groups!r}")
+    groups = list(groups)
+    for group in groups:  # before they are looked up anywhere: an unhashable one must get our error
+        require_group(group)
+    return [group_topic(group) for group in dict.fromkeys(groups)]
+
+
+async def _finished(receipt: Receipt | Awaitable[Receipt]) -> Receipt:
+    return receipt if isinstance(receipt, Receipt) else await receipt
+
+
+def _sum(receipts: list[Receipt]) -> Receipt:
+    if len(receipts) == 1:
+        return receipts[0]
+    known = [receipt.nodes for receipt in receipts if receipt.nodes is not None]
+    return Receipt(nodes=max(known) if known else None)
