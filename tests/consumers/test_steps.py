@@ -326,3 +326,53 @@ async def test_one_future_that_many_handlers_await_wakes_them_all() -> None:
         shared.set_result(None)
         await until(lambda: len(seen) == 2)
         await waiting
+
+
+async def test_a_receipt_counts_its_own_message_and_not_what_the_handler_sent() -> None:
+    class App(AsyncWebsocketConsumer):
+        async def connect(self) -> None:
+            await self.join(self.scope["name"])
+            await self.join("both")
+            await self.accept()
+
+        async def note(self, message: dict[str, Any]) -> None:
+            if message["again"]:
+                receipts.append(await self.channel_layer.group_send("both", {"type": "note", "again": False}))
+
+    receipts: list[Any] = []
+    async with Client(App.as_asgi(), {"name": "a"}) as one, Client(App.as_asgi(), {"name": "b"}) as two:
+        await one.connect()
+        await two.connect()
+        await settle()
+        layer = get_channel_layer()
+        outer = await layer.group_send("a", {"type": "note", "again": True})
+        assert (outer.delivered, outer.dropped) == (1, 0)
+        excluded = await layer.group_send("both", {"type": "note", "again": True}, exclude=[one_channel(layer)])
+        assert (excluded.delivered, excluded.dropped) == (1, 0)
+        await settle()
+        assert [(receipt.delivered, receipt.dropped) for receipt in receipts] == [(2, 0), (2, 0)]
+
+
+def one_channel(layer: Any) -> str:
+    return str(next(iter(layer.channels)))
+
+
+async def test_members_whose_handler_sends_to_their_own_group_are_served_once_a_message() -> None:
+    seen: list[int] = []
+
+    class App(AsyncWebsocketConsumer):
+        groups = ["room"]
+
+        async def note(self, message: dict[str, Any]) -> None:
+            seen.append(message["n"])
+            if message["n"] < 3:
+                await self.channel_layer.group_send("room", {"type": "note", "n": message["n"] + 1})
+
+    async with Client(App.as_asgi()) as one, Client(App.as_asgi()) as two:
+        await one.connect()
+        await two.connect()
+        await settle()
+        await get_channel_layer().group_send("room", {"type": "note", "n": 1})
+        await until(lambda: len(seen) == 14)  # 2 + 4 + 8
+        await settle()
+        assert sorted(seen) == [1] * 2 + [2] * 4 + [3] * 8

@@ -129,6 +129,10 @@ def test_a_hundred_calls_of_async_to_sync_leave_nothing_behind(layer: InMemoryCh
         async_to_sync(layer.send)("worker", {"type": "t", "n": n})
     assert [async_to_sync(layer.receive)("worker")["n"] for _ in range(100)] == list(range(100))
     assert layer.stats()["nodes"] == 0
+    # asgiref's own threads end a moment after their call.
+    until_s = time.monotonic() + 5
+    while threading.active_count() > threads + 2 and time.monotonic() < until_s:
+        time.sleep(0.01)
     assert threading.active_count() <= threads + 2
 
 

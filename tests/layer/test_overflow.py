@@ -49,7 +49,8 @@ async def test_drop_old_keeps_the_newest(make: Make) -> None:
     layer = make(capacity=3, overflow="drop_old")
     mailbox = await member(layer, "g")
     receipts = [await layer.group_send("g", numbered(n)) for n in range(5)]
-    assert (receipts[-1].delivered, receipts[-1].dropped) == (1, 1)
+    # Its own message was taken; the one that made room for it is counted beside it.
+    assert (receipts[-1].delivered, receipts[-1].dropped) == (1, 0)
     assert await held(layer, mailbox) == [2, 3, 4]
     await asyncio.sleep(0)
     assert layer.stats()["drops"] == {"replaced": 2}

@@ -51,6 +51,8 @@ class Hub:
         self.delivered = 0
         self.dropped = 0
         self.undecodable = 0
+        # Of the message that arrived last: the mailboxes that took it, and those that did not.
+        self.taken = self.missed = 0
         # From the sender's publish to the first reader's take, seconds: the newest, a decaying mean, the largest.
         self.lag_s = 0.0
         self.lag_mean_s = 0.0
@@ -146,6 +148,7 @@ class Hub:
             self._refuse(topic, exc)
             return
         self.arrived += 1
+        self.taken = self.missed = 0
         if now >= self._sample_due_s:
             self._sample_due_s = now + SAMPLE_S
             self.sample = envelope
@@ -163,6 +166,7 @@ class Hub:
         """Take a message that was published on this very loop, for this node alone: it needed no header."""
         now = monotonic()
         self.arrived += 1
+        self.taken = self.missed = 0
         members = self.members.get(topic)
         if members:
             envelope = Envelope(topic, now, body)
@@ -213,6 +217,7 @@ class Hub:
                     mailbox.reader.step(envelope)
                 finally:
                     self._stepping = False
+                    self.taken, self.missed = 1, 0  # after the step: what it sent has counts of its own
                 return
         taken = 0
         ready = self._ready
@@ -227,6 +232,7 @@ class Hub:
             elif self.put(mailbox, envelope):
                 taken += 1
         self.delivered += taken
+        self.taken, self.missed = taken, len(members) - taken
         if ready and not self._scheduled:
             self._scheduled = True
             self.loop.call_soon(self._serve_ready)
@@ -282,6 +288,9 @@ class Hub:
             self.count_missing(channel)
         elif self.put(mailbox, envelope):
             self.delivered += 1
+            self.taken = 1
+            return
+        self.missed = 1
 
     # What is not delivered
 

@@ -89,9 +89,8 @@ class InMemoryChannelLayer(ChannelLayer):
             return super()._publish(topic, body, extra)
         hub = node.hub
         node.lane.n += 1
-        delivered, dropped = hub.delivered, hub.dropped
         hub.arrive_here(topic, body)
-        return receipt_of(hub.delivered - delivered, hub.dropped - dropped)
+        return receipt_of(hub.taken, hub.missed)
 
     def _adopt(self, channel: str) -> Node:
         # A specific name that no node of this process made: there is no other process it could belong to, so the

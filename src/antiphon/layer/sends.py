@@ -152,12 +152,10 @@ class Sends(Nodes):
         if node is None:
             return self._engine.publish_blocking(topic, self._pack(body, extra))
         hub = node.hub
-        delivered, dropped = hub.delivered, hub.dropped
+        arrived = hub.arrived
         receipt = node.engine.publish(topic, self._pack(body, extra, node.lane))
-        if type(receipt) is Receipt and receipt.nodes == 1:
-            # One node, and it is this one if its counts moved: then they moved by this message.
-            delivered, dropped = hub.delivered - delivered, hub.dropped - dropped
-            return receipt_of(delivered, dropped) if delivered or dropped else receipt
+        if type(receipt) is Receipt and receipt.nodes == 1 and hub.arrived != arrived:
+            return receipt_of(hub.taken, hub.missed)  # one node, and it was this one, inside the call
         return receipt
 
     async def _publish_copies(self, topics: list[str], body: bytes, extra: dict[str, Any]) -> Receipt:
