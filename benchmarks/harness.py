@@ -103,9 +103,15 @@ def side_python(side: str) -> Path:
 
 def pick_core() -> int | None:
     """Return the core that workloads are pinned to: the last that this process may use; None where none can be."""
-    if not hasattr(os, "sched_getaffinity"):
+    if sys.platform != "linux":
         return None
     return max(os.sched_getaffinity(0))
+
+
+def stay_on(core: int) -> None:
+    """Pin this process to a core."""
+    if sys.platform == "linux":
+        os.sched_setaffinity(0, {core})
 
 
 class Worker:
@@ -125,7 +131,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self.errors,
             text=True,
-            preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509  # no threads yet
+            preexec_fn=None if core is None else lambda: stay_on(core),  # noqa: PLW1509  # no threads yet
         )
         answer = self.read()
         # What is measured once, while making ready, belongs to every round.
