@@ -1,7 +1,7 @@
 """What the layers need from a web framework, and what they get without one. Must not import any framework.
 
-``antiphon.django`` fills it; an application without Django runs on the defaults. The framework is found once, at the
-first need, so that ``import antiphon`` never loads settings.
+``antiphon.django`` fills it; an application without Django runs on the defaults. The framework is found when it is
+needed, so that ``import antiphon`` never loads settings.
 """
 
 from __future__ import annotations
@@ -102,15 +102,21 @@ def current() -> Framework:
     """Return the framework in use: the installed one, else Django where its settings are set up, else none."""
     global _installed
     if _installed is None:
-        _installed = _discover()
+        found = _discover()
+        if found is None:
+            return _NONE  # not kept: a program may configure Django's settings after its first layer
+        _installed = found
     return _installed
 
 
-def _discover() -> Framework:
+_NONE = Framework()
+
+
+def _discover() -> Framework | None:
     conf = sys.modules.get("django.conf")
     configured = conf is not None and conf.settings.configured
     if configured or (os.environ.get("DJANGO_SETTINGS_MODULE") and find_spec("django") is not None):
         # Named by text: nothing below django/ may import it, and this is the one place that finds it.
         found: Framework = import_module("antiphon.django.framework").framework
         return found
-    return Framework()
+    return None

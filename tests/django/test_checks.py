@@ -8,7 +8,7 @@ from django.core.management import call_command, get_commands
 from django.core.management.base import SystemCheckError
 from django.db import connection
 
-from antiphon.django.checks import check_apps, check_layers, check_options, check_tables, check_tickets
+from antiphon.django.checks import check_apps, check_layers, check_options, check_origins, check_tables, check_tickets
 from antiphon.routing import ProtocolTypeRouter
 from tests.django.asgi import Recorder, http, play
 
@@ -161,3 +161,16 @@ async def test_a_missing_app_is_one_line_at_the_first_connection(
     await play(router, http())
     [record] = caplog.records
     assert record.getMessage().startswith('"antiphon" is not in INSTALLED_APPS')
+
+
+def test_an_origin_check_that_lets_everybody_in_is_a_warning_for_deployment(settings: Any) -> None:
+    settings.ALLOWED_HOSTS = ["example.com"]
+    assert check_origins() == []
+    settings.ALLOWED_HOSTS = ["*"]
+    assert ids(check_origins()) == ["W009"]
+    settings.ANTIPHON = {"allowed_origins": ["https://example.com"]}
+    assert check_origins() == []
+    settings.ANTIPHON = {"allowed_origins": ["*"]}
+    assert "allowed_origins" in check_origins()[0].msg
+    settings.ANTIPHON = {"allowed_origins": 7}  # E005 says so
+    assert check_origins() == []

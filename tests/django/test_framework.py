@@ -152,8 +152,24 @@ async def test_a_user_who_changed_is_revoked(bob: Any, change: str) -> None:
         await fresh.adelete()
     assert await framework.revalidate(scope) == "revoked"
     # The same for somebody a token brought, without a session.
-    if change != "password":
-        assert await framework.revalidate({"user": bob}) == "revoked"
+    assert await framework.revalidate({"user": bob}) == "revoked"
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_user_whose_password_was_never_loaded_is_not_judged_by_it(bob: Any) -> None:
+    part = await get_user_model().objects.only("pk", "is_active").aget(pk=bob.pk)
+    assert await framework.revalidate({"user": part}) is None
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_session_that_was_saved_by_its_own_method_still_ends(bob: Any) -> None:
+    scope = await logged_in(bob)
+    session = scope["session"]
+    await session.aset("seen", 1)
+    await session.asave()  # unlike save_session(), it leaves "modified" as it is
+    assert await framework.revalidate(scope) is None
+    await SessionStore(session.session_key).aflush()
+    assert await framework.revalidate(scope) == "unauthenticated"
 
 
 @pytest.mark.django_db(transaction=True)

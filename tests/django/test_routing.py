@@ -21,6 +21,12 @@ async def test_a_path_reaches_its_application_with_what_the_pattern_captured() -
     assert app.scope["path_remaining"] == ""
 
 
+async def test_the_slash_at_the_beginning_may_be_missing() -> None:
+    app = Recorder()
+    await play(URLRouter([path("ws/", app)]), websocket("ws/"))
+    assert app.scopes
+
+
 async def test_an_unknown_websocket_path_is_denied_with_one_line_that_names_near_routes(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -142,6 +142,13 @@ def test_a_missing_application_is_one_line(settings: Any) -> None:
         call_command("runserver", "--noreload")
 
 
+async def test_a_ticket_stays_out_of_the_line_of_its_request(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "django.server")
+    await play(DevelopmentApplication(Recorder()), http("/events/", query_string=b"a=1&ticket=secret&b=2"))
+    [record] = caplog.records
+    assert '"GET /events/?a=1&ticket=***&b=2 HTTP/1.1"' in record.getMessage()
+
+
 async def test_each_request_is_one_line_of_django_server(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "django.server")
     app = DevelopmentApplication(Recorder())

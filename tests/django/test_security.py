@@ -30,6 +30,8 @@ async def allowed(validator_or_patterns: Any, origin: bytes | None) -> bool:
         ("https://example.com", b"https://example.com:443"),
         ("https://.example.com:8443", b"https://a.example.com:8443"),
         ("[::1]", b"http://[::1]:8000"),
+        ("http://[::1]:8000", b"http://[::1]:8000"),
+        ("xn--bcher-kva.example", b"https://xn--bcher-kva.example"),
         ("*", b"https://anything.test"),
         ("*", None),
     ],
@@ -51,6 +53,16 @@ async def test_an_origin_that_matches_may_connect(pattern: str, origin: bytes | 
         ("http://example.com", b"http://example.com:8000"),
         ("wss://example.com", b"https://example.com"),
         ("*.example.com", b"http://www.example.com"),
+        ("example.com", b"http://example.com@evil.test"),
+        ("example.com", b"http://evil.test@example.com"),
+        ("example.com", b"http://evil.test\\@example.com"),
+        ("example.com", b"http://example.com."),
+        ("example.com", b"http:///example.com"),
+        ("xn--bcher-kva.example", b"http://b\xc3\xbccher.example"),
+        ("[::1]", b"http://[::2]"),
+        ("[::1]", b"http://[::1].evil.test"),
+        ("null", b"null"),
+        ("http://example.com:99999", b"http://example.com"),
     ],
 )
 async def test_an_origin_that_does_not_match_is_denied(pattern: str, origin: bytes | None) -> None:
@@ -61,6 +73,12 @@ async def test_an_origin_that_does_not_match_is_denied(pattern: str, origin: byt
 @pytest.mark.parametrize("pattern", ["h", "http://h", ".h"])
 async def test_a_malformed_origin_is_denied_and_not_raised(pattern: str, origin: bytes) -> None:
     assert not await allowed([pattern], origin)
+
+
+@pytest.mark.parametrize("origins", ["example.com", "https://*.example.com", "*"])
+def test_one_string_is_no_list_of_origins(origins: str) -> None:
+    with pytest.raises(TypeError, match="expected a list of origins"):
+        OriginValidator(Recorder(), origins)
 
 
 async def test_the_last_origin_header_counts() -> None:

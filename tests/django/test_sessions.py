@@ -153,7 +153,7 @@ async def test_a_websocket_that_leaves_session_changes_unsaved_is_warned_about_o
     [record] = caplog.records
     assert record.name == "antiphon.security"
     assert "WebSocket '/ws/' ended with changes to its session" in record.getMessage()
-    assert "(keys: colour)" in record.getMessage()
+    assert "(keys: 'colour')" in record.getMessage()
     assert "save_session(self.scope)" in record.getMessage()
 
 

@@ -4,14 +4,16 @@ import asyncio
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.contrib.auth import alogout, get_user_model, user_logged_out
 from django.contrib.auth.hashers import make_password
+from django.contrib.auth.models import User
 from django.contrib.sessions.backends.db import SessionStore
 from django.core.signals import request_started
 from django.db import transaction
 from django.test import AsyncClient, Client, RequestFactory
 
-from antiphon.django import revoke
+from antiphon.django import revoke, signals
 from antiphon.layers import InMemoryChannelLayer, channel_layers
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -71,6 +73,22 @@ def test_an_upgraded_hash_does_not(bob: Any, layer: Layer, settings: Any) -> Non
     assert layer.closed == []
 
 
+def test_a_password_that_is_disabled_closes_them_too(bob: Any, layer: Layer) -> None:
+    bob.set_unusable_password()
+    bob.save()
+    assert layer.closed == [("user", str(bob.pk), "revoked")]
+    bob.set_unusable_password()  # again: single sign-on does it at each login
+    bob.save()
+    assert len(layer.closed) == 1
+
+
+def test_a_user_loaded_in_part_is_judged_by_what_is_there(bob: Any, layer: Layer) -> None:
+    part = get_user_model().objects.only("pk").get(pk=bob.pk)
+    part.first_name = "Bob"
+    part.save()
+    assert layer.closed == []
+
+
 def test_a_user_made_inactive_is_closed_out(bob: Any, layer: Layer) -> None:
     bob.is_active = False
     bob.save()
@@ -81,6 +99,26 @@ def test_a_deleted_user_is_closed_out(bob: Any, layer: Layer) -> None:
     key = str(bob.pk)
     bob.delete()
     assert layer.closed == [("user", key, "revoked")]
+
+
+def test_so_is_one_that_was_changed_or_deleted_as_a_proxy(bob: Any, layer: Layer) -> None:
+    class Member(User):
+        class Meta:
+            app_label = "auth"
+            proxy = True
+
+    registry = apps.all_models["auth"]
+    try:
+        signals.connect()  # the app did it before this test had its model
+        member = Member.objects.get(pk=bob.pk)
+        member.is_active = False
+        member.save()
+        assert layer.closed == [("user", str(bob.pk), "revoked")]
+        member.delete()
+        assert len(layer.closed) == 2
+    finally:
+        del registry["member"]
+        apps.clear_cache()
 
 
 def test_nothing_is_closed_before_the_commit_or_after_a_rollback(bob: Any, layer: Layer) -> None:

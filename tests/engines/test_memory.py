@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import IO
 
 import pytest
 
 from antiphon.engines.base import Publisher, QueueEngine
 from antiphon.engines.memory import MemoryBus
+from antiphon.engines.memory.siblings import Siblings
 from antiphon.types import Arrival
 
 
@@ -30,6 +34,23 @@ class Sink:
 
     def link(self, name: str, up: bool) -> None:
         raise AssertionError
+
+
+async def test_a_reader_hears_what_is_put_after_a_flush() -> None:
+    bus = MemoryBus()
+    bus.put_now("q", b"old", 10, 60)
+    held = await bus.lease("q")
+    reader = asyncio.create_task(bus.lease("q"))
+    await asyncio.sleep(0)
+    bus.flush()
+    bus.put_now("q", b"new", 10, 60)
+    async with asyncio.timeout(1):
+        leased = await reader
+    assert leased.payload == b"new"
+    await bus.ack("q", held.token)  # of before the flush: it confirms nothing of now
+    assert not bus.put_now("q", b"more", 1, 60)
+    await bus.ack("q", leased.token)
+    assert bus.queues == {}
 
 
 async def test_a_node_gets_what_is_published_between_subscribe_and_unsubscribe() -> None:
@@ -164,3 +185,24 @@ def test_the_memory_engine_has_the_capabilities_of_the_contract() -> None:
     bus = MemoryBus()
     assert isinstance(bus, QueueEngine)
     assert isinstance(bus, Publisher)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no file locks on this system")
+def test_a_claim_survives_somebody_who_takes_the_file_for_that_of_a_dead_process(tmp_path: Path) -> None:
+    mine, other, path = Siblings("mine"), Siblings("other"), tmp_path / "1"
+    opened = mine._open
+    meddled = False
+
+    def open_and_meddle(path: Path) -> IO[bytes]:
+        nonlocal meddled
+        file = opened(path)
+        if not meddled:  # between our open and our lock
+            meddled = True
+            assert not other._held(path)
+            assert not path.exists()
+        return file
+
+    mine._open = open_and_meddle  # type: ignore[method-assign]
+    with mine._claim(path):
+        assert other._held(path)
+        assert path.exists()

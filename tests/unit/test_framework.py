@@ -109,3 +109,16 @@ def test_without_django_settings_the_layer_works_on_the_defaults() -> None:
         "print('django' in sys.modules)\n"
     )
     assert out.split("\n")[:2] == ["{'type': 'hello'} none", "False"]
+
+
+def test_django_that_is_set_up_after_the_first_layer_is_still_found() -> None:
+    out = run(
+        "import antiphon\n"
+        "from antiphon import framework, get_channel_layer\n"
+        "get_channel_layer()\n"
+        "print(framework.current().name)\n"
+        "from django.conf import settings\n"
+        "settings.configure()\n"
+        "print(framework.current().name)\n"
+    )
+    assert out.split() == ["none", "django"]

@@ -20,7 +20,15 @@ from ..layer.layer import ChannelLayer
 from ..layer.memory import InMemoryChannelLayer
 from .tables import find_missing_table, sessions_in_database
 
-__all__ = ["check_apps", "check_layers", "check_options", "check_tables", "check_tickets", "register"]
+__all__ = [
+    "check_apps",
+    "check_layers",
+    "check_options",
+    "check_origins",
+    "check_tables",
+    "check_tickets",
+    "register",
+]
 
 _LAYER_KEYS = {"BACKEND", "CONFIG", "TEST_CONFIG"}
 _MEMORY = "antiphon.layers.InMemoryChannelLayer"
@@ -36,6 +44,7 @@ def register() -> None:
         checks.register(check, "antiphon")
     checks.register(check_tables, "antiphon", Tags.database)
     checks.register(check_tickets, "antiphon", deploy=True)
+    checks.register(check_origins, "antiphon", deploy=True)
 
 
 def check_layers(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
@@ -227,5 +236,22 @@ def check_tickets(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any)
             "The default cache belongs to one process, so a one-use ticket (make_ticket) may be used once in each.",
             hint="Configure a cache that the processes share, or ignore this where no tickets are made.",
             id="antiphon.W008",
+        )
+    ]
+
+
+def check_origins(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that the origin check is one: W009, for ``check --deploy``."""
+    configured = getattr(settings, "ANTIPHON", None)
+    listed = configured.get("allowed_origins") if isinstance(configured, Mapping) else None
+    where = "ALLOWED_HOSTS" if listed is None else 'ANTIPHON["allowed_origins"]'
+    origins = settings.ALLOWED_HOSTS if listed is None else listed
+    if not isinstance(origins, (list, tuple, set)) or "*" not in origins:
+        return []
+    return [
+        Caution(
+            f'{where} has "*", so any site may open WebSockets with the cookies of your users.',
+            hint='List the origins of your pages, such as ANTIPHON = {"allowed_origins": ["https://example.com"]}.',
+            id="antiphon.W009",
         )
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import sys
 import threading
 import time
@@ -112,3 +113,13 @@ def _sweep(loop: asyncio.AbstractEventLoop) -> None:
     global _sweeping
     _sweeping = None
     loop.run_in_executor(SyncToAsync.single_thread_executor, close_now)
+
+
+def _after_fork() -> None:
+    # The parent's timer never fires here, and its lock may have been held.
+    global _sweeping, _sweep_lock
+    _sweeping, _sweep_lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any, cast
 
 from django.conf import settings
@@ -16,6 +17,9 @@ __all__ = ["DevelopmentApplication"]
 # The logger and the form of Django's own runserver, so that its formatter and colours apply.
 requests = logging.getLogger("django.server")
 logger = logging.getLogger("antiphon.server")
+
+# A ticket opens a connection once, and one that was refused may still be good.
+_TICKET = re.compile(r"((?:^|&)ticket=)[^&]*")
 
 
 class DevelopmentApplication:
@@ -82,7 +86,7 @@ def _logging_websocket_send(scope: Scope, send: Send) -> Send:
 
 
 def _target(scope: Scope) -> str:
-    query = scope.get("query_string", b"").decode("latin1")
+    query = _TICKET.sub(r"\1***", scope.get("query_string", b"").decode("latin1"))
     return f"{scope.get('path', '')}?{query}" if query else str(scope.get("path", ""))
 
 

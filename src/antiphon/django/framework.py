@@ -22,7 +22,7 @@ from .. import framework as seam
 from ..types import Scope
 from .database import close_now, database_sync_to_async
 
-__all__ = ["DjangoFramework", "framework", "session_is_verified", "user_or_none"]
+__all__ = ["DjangoFramework", "framework", "password_of", "session_is_verified", "user_or_none"]
 
 logger = logging.getLogger("antiphon.security")
 
@@ -128,12 +128,18 @@ def _verdict(user: Any, session: Any) -> str | None:
     logged_in = session is not None and str(session.get(SESSION_KEY)) == str(user.pk)
     if not logged_in:  # a token or a middleware of the application says who this is
         fresh = get_user_model()._default_manager.filter(pk=user.pk).first()
-        return None if fresh is not None and getattr(fresh, "is_active", True) else "revoked"
-    stored: SessionBase = session
-    if not session.modified:  # what was not saved yet, the store cannot know
-        stored = type(_unwrapped(session))(session.session_key)
-        if str(stored.get(SESSION_KEY)) != str(user.pk):
+        if fresh is None or not getattr(fresh, "is_active", True):
+            return "revoked"
+        # The user of the connection is as it was when it came.
+        before = password_of(user)
+        return None if before is None or before == password_of(fresh) else "revoked"
+    stored: SessionBase = type(_unwrapped(session))(session.session_key)
+    if str(stored.get(SESSION_KEY)) != str(user.pk):
+        # What was not saved yet, the store cannot know; "modified" alone does not say so, it stays true after save().
+        unsaved = session.modified and (session.session_key is None or stored.session_key is not None)
+        if not unsaved:
             return "unauthenticated"
+        stored = session
     backend_path = stored.get(BACKEND_SESSION_KEY)
     if backend_path is None or backend_path not in settings.AUTHENTICATION_BACKENDS:
         return "unauthenticated"
@@ -145,6 +151,11 @@ def _verdict(user: Any, session: Any) -> str | None:
         if not (session_is_verified(fresh, session_hash) or session_is_verified(fresh, session_hash, fallback=True)):
             return "revoked"
     return None
+
+
+def password_of(user: Any) -> Any:
+    """Return the password's hash; None where it is not loaded (a deferred field) or there is none. Never queries."""
+    return getattr(_unwrapped(user), "__dict__", {}).get("password")
 
 
 def _unwrapped(value: Any) -> Any:

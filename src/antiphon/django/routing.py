@@ -152,7 +152,7 @@ class URLRouter:
         if not nested:
             # A server that knows where it is mounted says so, and the path begins with it (ASGI, HTTP scope).
             root_path = scope.get("root_path", "").rstrip("/")
-            if path != root_path and not path.startswith(root_path + "/"):
+            if root_path and path != root_path and not path.startswith(root_path + "/"):
                 return await self._refuse(scope, receive, send, path)
             path = path[len(root_path) :]
         relative = path.lstrip("/")

@@ -6,6 +6,7 @@ Knows no user and no session.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import ParseResult, urlparse
@@ -21,6 +22,10 @@ __all__ = ["AllowedHostsOriginValidator", "OriginValidator", "WebsocketDenier"]
 
 logger = logging.getLogger("antiphon.security")
 
+# Host and port, and nothing else: urlparse() reads "http://[::1].evil.test" as ::1, and a user before the host
+# ("http://evil.test@example.com") is nothing that a browser sends.
+_AUTHORITY = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\[\]@\\\s:]*)(:[0-9]*)?")
+
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 
@@ -30,11 +35,16 @@ class OriginValidator:
     An entry is ``example.com`` (any scheme and port), ``.example.com`` (its subdomains as well), either of them with a
     scheme and perhaps a port (``https://example.com:8443``, which must then be equal), or ``*`` for everything, a
     missing origin included. ``setting`` is the name of the setting that a denial's log line tells to change.
+    Raises TypeError for a single string: its characters would be the entries.
     """
 
     def __init__(
         self, application: ASGIApplication, allowed_origins: Sequence[str], *, setting: str = "allowed_origins"
     ) -> None:
+        if isinstance(allowed_origins, (str, bytes)):
+            raise TypeError(
+                f"{setting}: expected a list of origins; got {allowed_origins!r}, so: [{allowed_origins!r}]"
+            )
         self.application = application
         self.allowed_origins = allowed_origins
         self.setting = setting
@@ -65,6 +75,8 @@ class OriginValidator:
                 _ = origin.port  # parsed only when it is read
         except ValueError:  # "http://[" is no address, "http://host:99999" has no port
             return False
+        if origin is not None and not _AUTHORITY.fullmatch(origin.netloc):
+            return False
         return self.valid_origin(origin)
 
     def valid_origin(self, parsed_origin: ParseResult | None) -> bool:
@@ -83,14 +95,19 @@ class OriginValidator:
         """Say whether one pattern matches; one with a scheme compares scheme and port as well."""
         if parsed_origin is None or parsed_origin.hostname is None:
             return False
-        parsed_pattern = urlparse(pattern.lower())
-        if not parsed_pattern.scheme:
-            return is_same_domain(parsed_origin.hostname, urlparse("//" + pattern).hostname or pattern)
-        return (
-            parsed_pattern.scheme == parsed_origin.scheme
-            and self.get_origin_port(parsed_pattern) == self.get_origin_port(parsed_origin)
-            and is_same_domain(parsed_origin.hostname, parsed_pattern.hostname or "")
-        )
+        try:
+            parsed_pattern = urlparse(pattern.lower())
+            if not parsed_pattern.scheme:
+                return is_same_domain(parsed_origin.hostname, urlparse("//" + pattern).hostname or pattern)
+            return (
+                parsed_pattern.scheme == parsed_origin.scheme
+                and self.get_origin_port(parsed_pattern) == self.get_origin_port(parsed_origin)
+                and is_same_domain(parsed_origin.hostname, parsed_pattern.hostname or "")
+            )
+        except (
+            ValueError
+        ):  # the pattern's own port is none: it matches nothing, and must not end the connection in a 500
+            return False
 
     def get_origin_port(self, origin: ParseResult) -> int | None:
         """Return the port of an origin, else that of its scheme, else None."""

@@ -245,7 +245,7 @@ async def _warn_if_unsaved(scope: Scope) -> None:
             "%s ended with changes to its session that were never saved (keys: %s); "
             'call "await antiphon.sessions.save_session(self.scope)" after changing it',
             describe(scope),
-            ", ".join(names),
+            ", ".join(map(repr, names)),
         )
 
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from django.apps import apps
 from django.contrib.auth import get_user_model, user_logged_out
+from django.contrib.auth.hashers import is_password_usable
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import request_started
-from django.db.models.signals import post_delete, post_save
+from django.db.models.signals import post_delete, post_init, post_save
 
+from .framework import password_of
 from .revoke import close_session, close_user
 
 __all__ = ["connect"]
 
 logger = logging.getLogger("antiphon.server")
+
+# Where a user keeps the password that it was loaded with.
+_LOADED = "_antiphon_password"
 
 
 def connect() -> None:
@@ -25,10 +31,13 @@ def connect() -> None:
     except ImproperlyConfigured:  # a project without users
         return
     user_logged_out.connect(_logged_out, dispatch_uid="antiphon.user_logged_out")
-    # For every model: a proxy of the user model is saved under its own name.
-    post_save.connect(_saved, dispatch_uid="antiphon.post_save")
-    # For the user model alone: a receiver for all models would take Django's fast path away from every delete.
-    post_delete.connect(_deleted, sender=user_model, dispatch_uid="antiphon.post_delete")
+    # A proxy of the user model is loaded, saved and deleted under its own name. Not for all models, though: a receiver
+    # would slow each of their instances, and take Django's fast path away from every delete.
+    for model in apps.get_models(include_auto_created=True):
+        if issubclass(model, user_model):
+            post_init.connect(_loaded, sender=model, dispatch_uid="antiphon.post_init")
+            post_save.connect(_saved, sender=model, dispatch_uid="antiphon.post_save")
+            post_delete.connect(_deleted, sender=model, dispatch_uid="antiphon.post_delete")
 
 
 def _logged_out(*, request: Any, **kwargs: Any) -> None:
@@ -38,12 +47,20 @@ def _logged_out(*, request: Any, **kwargs: Any) -> None:
         close_session(session.session_key, "unauthenticated")
 
 
+def _loaded(*, instance: Any, **kwargs: Any) -> None:
+    setattr(instance, _LOADED, password_of(instance))
+
+
 def _saved(*, instance: Any, created: bool, using: str, raw: bool = False, **kwargs: Any) -> None:
-    if created or raw or not isinstance(instance, get_user_model()):
+    before, now = getattr(instance, _LOADED, None), password_of(instance)
+    setattr(instance, _LOADED, now)
+    if created or raw:
         return
     # set_password() leaves the plain password here until save() is over; an upgrade of the hash leaves None.
     password_changed = getattr(instance, "_password", None) is not None
-    if password_changed or not getattr(instance, "is_active", True):
+    # set_unusable_password() leaves nothing: the user may no longer come in this way.
+    disabled = before is not None and is_password_usable(before) and not is_password_usable(now)
+    if password_changed or disabled or not getattr(instance, "is_active", True):
         close_user(instance, "revoked", database=using)
 
 
@@ -56,7 +73,7 @@ def _look_for_stray_websocket(*, environ: dict[str, Any] | None = None, **kwargs
     if environ is not None:
         if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
             logger.warning(
-                "A WebSocket for %r reached WSGI, which cannot serve it: run the project's ASGI application "
+                "A WebSocket for %.200r reached WSGI, which cannot serve it: run the project's ASGI application "
                 '(ASGI_APPLICATION) on an ASGI server; for development, put "antiphon" first in INSTALLED_APPS and use '
                 '"manage.py runserver"',
                 environ.get("PATH_INFO", ""),
@@ -65,7 +82,7 @@ def _look_for_stray_websocket(*, environ: dict[str, Any] | None = None, **kwargs
     scope = kwargs.get("scope") or {}
     if any(name == b"upgrade" and value.lower() == b"websocket" for name, value in scope.get("headers") or ()):
         logger.warning(
-            "A WebSocket for %r arrived as plain HTTP: the ASGI server has no WebSocket support "
+            "A WebSocket for %.200r arrived as plain HTTP: the ASGI server has no WebSocket support "
             '(pip install "antiphon[server]", or "uvicorn[standard]")',
             scope.get("path", ""),
         )

@@ -299,7 +299,8 @@ class MemoryBus:
     async def bound(self, topic: str) -> list[str]:
         """Return the queues that are bound to ``topic``."""
         now = time.monotonic()
-        return [name for name, (_, _, until) in self._bindings.get(topic, {}).items() if until > now]
+        with self._lock:
+            return [name for name, (_, _, until) in self._bindings.get(topic, {}).items() if until > now]
 
     def bindings(self) -> dict[str, list[str]]:
         """Return topic -> queues, a copy."""
@@ -317,9 +318,12 @@ class MemoryBus:
     # The rest
 
     def flush(self) -> None:
-        """Forget every worker channel and binding."""
+        """Forget what waits in every worker channel, and every binding."""
         with self._lock:
-            self.queues = {}
+            # Emptied, not replaced: readers wait on these very objects, and would never hear of a put into others.
+            for queue in tuple(self.queues.values()):
+                queue.clear()
+                self._forget_idle(queue)
             self._bindings = {}
 
     def after_fork(self) -> None:

@@ -89,6 +89,12 @@ class MemoryQueue:
             self._entries.appendleft(entry._replace(delivery_count=entry.delivery_count + 1))
         self._bell.ring()
 
+    def clear(self) -> None:
+        """Forget what waits and what is leased; tokens go on, so a late ``ack`` never meets a later lease."""
+        with self._lock:
+            self._entries.clear()
+            self._leased.clear()
+
     def sweep(self, now: float) -> None:
         """Drop what nobody took in time."""
         with self._lock:

@@ -14,6 +14,7 @@ import os
 import stat
 import sys
 import tempfile
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +31,9 @@ except ImportError:  # pragma: no cover - Windows
 __all__ = ["Siblings"]
 
 logger = logging.getLogger("antiphon.layer")
+
+# Others hold our file for microseconds, while they look whether we live; at worst a lock waits this many milliseconds.
+_ATTEMPTS = 20
 
 
 def _project() -> str:
@@ -51,13 +55,7 @@ class Siblings:
         if self._lock is not None or fcntl is None or framework.current().under_test():
             return
         with contextlib.suppress(OSError):
-            file = self._open(self._folder() / str(os.getpid()))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.close()
-                raise
-            self._lock = file
+            self._lock = self._claim(self._folder() / str(os.getpid()))
             others = self.alive()
             if others and not self._warned:
                 self._warned = True
@@ -79,6 +77,19 @@ class Siblings:
                 if path.name.isdigit() and int(path.name) != os.getpid() and self._held(path):
                     found.append(int(path.name))
         return sorted(found)
+
+    def _claim(self, path: Path) -> IO[bytes]:
+        """Return our own file, locked. Raises OSError when that cannot be done."""
+        for _ in range(_ATTEMPTS):
+            file = self._open(path)
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # A process that looks around takes what is not locked yet for that of a dead one, and removes it.
+                if os.path.samestat(os.fstat(file.fileno()), path.lstat()):
+                    return file
+            file.close()
+            time.sleep(0.001)
+        raise OSError(f"cannot lock {path}")
 
     def _held(self, path: Path) -> bool:
         with contextlib.suppress(OSError), self._open(path) as file:
@@ -102,10 +113,10 @@ class Siblings:
         folder = home / key
         # One by one: parents=True would make the first with everybody's permissions.
         home.mkdir(mode=0o700, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        state = home.lstat()
+        state = home.lstat()  # before anything is made inside: it may be somebody's link
         if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
             raise OSError(f"{home} belongs to somebody else")
+        folder.mkdir(mode=0o700, exist_ok=True)
         return folder
 
     def after_fork(self) -> None:
