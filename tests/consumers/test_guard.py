@@ -309,3 +309,18 @@ async def test_a_class_between_may_add_handlers_and_inherit_them() -> None:
         await get_channel_layer().group_send("all", {"type": "tick"})
         await get_channel_layer().group_send("all", {"type": "tock"})
         assert [await client.next_text(), await client.next_text()] == ["tick of the base", "tock"]
+
+
+async def test_a_type_that_would_forge_a_log_line_stays_in_one_line_of_bounded_length(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class App(AsyncWebsocketConsumer):
+        groups = ["all"]
+
+    async with Client(App.as_asgi()) as client:
+        await client.connect()
+        await get_channel_layer().group_send("all", {"type": "x\nERROR forged " + "y" * 100_000})
+        await until(lambda: caplog.records)
+    (record,) = caplog.records
+    assert "\n" not in record.getMessage()
+    assert len(record.getMessage()) < 2000

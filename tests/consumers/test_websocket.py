@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -196,12 +197,19 @@ async def test_json_consumers_refuse_bytes_and_empty_text(base: Any, frame: dict
         await client.wait()
 
 
-async def test_text_that_is_no_json_closes_that_connection_with_1011(caplog: pytest.LogCaptureFixture) -> None:
-    async with Client(AsyncJsonWebsocketConsumer.as_asgi()) as client:
+@pytest.mark.parametrize("base", [AsyncJsonWebsocketConsumer, JsonWebsocketConsumer])
+@pytest.mark.parametrize("frame", ["{", "", "[" * 100_000])
+async def test_text_that_is_no_json_closes_that_connection_with_1007_and_no_traceback(
+    base: Any, frame: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "antiphon")
+    async with Client(base.as_asgi()) as client:
         await client.connect()
-        client.text("{")
-        assert await client.closed() == (1011, "error")
-    assert [record.name for record in caplog.records] == ["antiphon.consumer"]
+        client.text(frame)
+        assert await client.closed() == (1007, "bad_frame")
+    assert [(record.name, record.levelname, record.exc_info) for record in caplog.records] == [
+        ("antiphon.consumer", "INFO", None)
+    ]
 
 
 async def test_a_layer_message_of_type_send_json_calls_the_inherited_method() -> None:

@@ -1,7 +1,8 @@
-"""Whose connection it is, after a log-in or log-out inside it."""
+"""Whose connection it is: after a log-in inside it, and when it was closed before it began."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -49,3 +50,31 @@ async def test_after_a_login_inside_the_connection_user_send_and_close_user_foll
     assert await layer.close_user(grace, "revoked") == 1
     assert (await socket.receive_output())["code"] == 4403
     await socket.disconnect()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("kind", ["user", "session"])
+async def test_a_connection_let_in_before_a_log_out_does_not_outlive_it(kind: str) -> None:
+    ada = await User.objects.acreate_user("ada")
+    session = SessionStore()
+    await session.asave()
+    layer = get_channel_layer()
+
+    def socket() -> WebsocketCommunicator:
+        communicator = WebsocketCommunicator(Account.as_asgi(), "/")
+        communicator.scope.update({"session": session, "user": ada, "antiphon.let_in_s": time.monotonic()})
+        return communicator
+
+    early = socket()  # authenticated, and its consumer has not begun
+    if kind == "user":
+        await layer.close_user(ada, "revoked")
+    else:
+        await layer.close_session(str(session.session_key), "revoked")
+    connected, _ = await early.connect()
+    assert not connected
+    await early.disconnect()
+
+    late = socket()
+    connected, _ = await late.connect()
+    assert connected
+    await late.disconnect()

@@ -297,3 +297,29 @@ def test_a_message_that_no_loop_can_drop_silently_is_counted_where_it_is_dropped
         time.sleep(0.01)
     assert layer.stats()["drops"] == {"over_capacity": 3}
     here.run(layer.close())
+
+
+async def test_a_stuck_loop_does_not_keep_the_others_from_closing_a_user() -> None:
+    layer = InMemoryChannelLayer(timeout_s=0.2)
+    began, go_on = threading.Event(), threading.Event()
+
+    def elsewhere() -> None:
+        async def main() -> None:
+            node, mailbox = layer.open_mailbox("Stuck", capacity=None, overflow=None)
+            node.hub.identify(mailbox, "42", None)
+            began.set()
+            go_on.wait(5)  # a loop that serves nothing
+            await asyncio.sleep(0.05)
+
+        asyncio.run(main())
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    began.wait(5)
+    node, mine = layer.open_mailbox("Free", capacity=None, overflow=None)
+    node.hub.identify(mine, "42", None)
+    with pytest.raises(NodeUnreachable):
+        await layer.close_user("42", "revoked")
+    assert mine.closing == "revoked"
+    go_on.set()
+    await asyncio.to_thread(thread.join, 5)

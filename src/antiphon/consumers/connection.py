@@ -166,7 +166,7 @@ class Connection:
             await self._close()
 
     def _open(self, loop: asyncio.AbstractEventLoop) -> None:
-        consumer = self.consumer
+        consumer, revoked = self.consumer, None
         layer = self.layer = consumer.channel_layer = get_channel_layer(consumer.channel_layer_alias)
         if isinstance(layer, ChannelLayer):
             self.node, self.mailbox = layer.open_mailbox(
@@ -176,10 +176,14 @@ class Connection:
             user, session = framework.current().identity(self.scope)
             if user is not None or session is not None:
                 self.node.hub.identify(self.mailbox, user, session)
+                let_in_s = self.scope.get("antiphon.let_in_s")
+                revoked = layer.revoked_since(user, session, let_in_s) if let_in_s is not None else None
         else:
             # Without a layer, or with a foreign one, the mailbox is only what the main task waits on.
             self.mailbox = Mailbox("", loop, owner=type(consumer).__qualname__)
         self.mailbox.on_close = self._asked_to_close
+        if revoked is not None:
+            self.mailbox.ask_close(revoked)
         self.scope["antiphon.connection"] = self
         if not self.under_test and not consumer._sync:
             janitor = _janitors.get(loop)
@@ -519,6 +523,11 @@ class Connection:
         # An application that does not serve a kind of scope (lifespan, say) tells the server by raising.
         if self.under_test or self.scope.get("type") not in ("websocket", "http", "channel"):
             raise exc
+        if getattr(exc, "antiphon_bad_frame", False):
+            # The client's mistake, not the application's: no traceback, and no flood of them.
+            logger.info("%s: a frame of the client is not JSON: %s", type(self.consumer).__qualname__, exc)
+            self.mailbox.ask_close("bad_frame")
+            return
         try:
             keep = await self._on_error(exc, handler)
         except asyncio.CancelledError:

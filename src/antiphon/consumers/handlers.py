@@ -141,4 +141,6 @@ def log_refused(cls: type, message: Any, exc: Exception) -> None:
     if len(_logged) > 1000:
         _logged.clear()
     _logged[key] = now
-    logger.warning("%s took no message of type %r: %s", cls.__qualname__, kind, exc)
+    # The type came with the message, so anybody may have written it: one line, of bounded length.
+    why = str(exc)[:1000].encode("unicode_escape").decode()
+    logger.warning("%s took no message of type %r: %s", cls.__qualname__, kind, why)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Coroutine, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from ..exceptions import AcceptConnection, DenyConnection, StopConsumer
 from ..types import Event
 from .base import AsyncConsumer, SyncConsumer
 
 __all__ = ["AsyncJsonWebsocketConsumer", "AsyncWebsocketConsumer", "JsonWebsocketConsumer", "WebsocketConsumer"]
+
+
+E = TypeVar("E", bound=BaseException)
 
 
 def _accept_event(subprotocol: str | None, headers: Iterable[Any] | None) -> Event:
@@ -26,6 +29,16 @@ def _send_event(text_data: str | None, bytes_data: bytes | None) -> Event:
     if bytes_data is not None:
         return {"type": "websocket.send", "bytes": bytes_data}
     raise ValueError("You must pass one of bytes_data or text_data")
+
+
+def _no_text() -> ValueError:
+    return _bad_frame(ValueError("No text section for incoming WebSocket frame!"))
+
+
+def _bad_frame(exc: E) -> E:
+    # The exception stays what applications expect to catch; this tells the connection whose mistake it was.
+    exc.antiphon_bad_frame = True  # type: ignore[attr-defined]
+    return exc
 
 
 def _close_event(code: int | bool | None, reason: str | None) -> Event:
@@ -106,8 +119,12 @@ class JsonWebsocketConsumer(WebsocketConsumer):
     def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any) -> None:
         """Decode a text frame for ``receive_json``; bytes are refused."""
         if not text_data:
-            raise ValueError("No text section for incoming WebSocket frame!")
-        self.receive_json(self.decode_json(text_data), **kwargs)
+            raise _no_text()
+        try:
+            content = self.decode_json(text_data)
+        except (ValueError, RecursionError) as exc:
+            raise _bad_frame(exc) from None
+        self.receive_json(content, **kwargs)
 
     def receive_json(self, content: Any, **kwargs: Any) -> None:
         """Handle what the client sent, decoded. Override it."""
@@ -204,8 +221,12 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any) -> None:
         """Decode a text frame for ``receive_json``; bytes are refused."""
         if not text_data:
-            raise ValueError("No text section for incoming WebSocket frame!")
-        await self.receive_json(await self.decode_json(text_data), **kwargs)
+            raise _no_text()
+        try:
+            content = await self.decode_json(text_data)
+        except (ValueError, RecursionError) as exc:
+            raise _bad_frame(exc) from None
+        await self.receive_json(content, **kwargs)
 
     async def receive_json(self, content: Any, **kwargs: Any) -> None:
         """Handle what the client sent, decoded. Override it."""

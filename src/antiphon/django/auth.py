@@ -5,6 +5,7 @@ The functions are ``database_sync_to_async`` objects: await them; each is one vi
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from django.conf import settings
@@ -184,6 +185,8 @@ class AuthMiddleware(BaseMiddleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """Serve one connection."""
         scope = dict(scope)
+        # From here on a log-out must find the connection, even before its consumer begins.
+        scope.setdefault("antiphon.let_in_s", time.monotonic())
         self.populate_scope(scope)
         await self.resolve_scope(scope)
         return await super().__call__(scope, receive, send)

@@ -10,7 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from .. import options
-from ..types import ASGIApplication
+from ..types import ASGIApplication, Receive, Scope, Send
 from .auth import AuthMiddlewareStack
 from .routing import ChannelNameRouter, ProtocolTypeRouter, URLRouter
 from .security import AllowedHostsOriginValidator, OriginValidator
@@ -32,6 +32,7 @@ def asgi_application(
     path is imported after Django is set up, so the consumers behind it may import models.
     ``http``: what serves HTTP; Django's views by default. ``channels``: worker channel -> consumer, for ``runworker``.
     ``allowed_origins``: see OriginValidator; by default ``ANTIPHON["allowed_origins"]``, else ``ALLOWED_HOSTS``.
+    A client that sends neither an origin nor a cookie is no browser, and is let through to ``middleware``.
     ``middleware``: what goes around the routes; session and user by default.
     """
     django_application = get_asgi_application()  # sets Django up, so it comes before any import of consumers
@@ -55,4 +56,21 @@ def asgi_application(
         mapping["websocket"] = AllowedHostsOriginValidator(websocket)
     if channels is not None:
         mapping["channel"] = ChannelNameRouter(channels)
+    mapping["websocket"] = _Origins(mapping["websocket"], websocket)
     return ProtocolTypeRouter(mapping)
+
+
+class _Origins:
+    # The origin check keeps other sites from using the cookies of somebody's browser. A browser always sends an origin;
+    # a client without origin and without cookies is none and has nothing of anybody's to use: it may come in, as
+    # itself, with a token.
+
+    def __init__(self, checked: ASGIApplication, unchecked: ASGIApplication) -> None:
+        self.checked = checked
+        self.unchecked = unchecked
+        self.application = unchecked  # what is inside, for whoever looks for the routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        names = {name for name, _ in scope.get("headers", ())}
+        application = self.checked if names & {b"origin", b"cookie"} else self.unchecked
+        return await application(scope, receive, send)

@@ -173,6 +173,7 @@ class TokenMiddleware(BaseMiddleware):
         if scope.get("type") not in ("http", "websocket"):
             return await self.inner(scope, receive, send)
         scope = dict(scope)
+        scope.setdefault("antiphon.let_in_s", time.monotonic())
         token = self.find_token(scope)
         if token is None:
             if self.required:

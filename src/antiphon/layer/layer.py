@@ -5,6 +5,7 @@ Here: receiving, groups, ending connections, and the layer itself. Knows no part
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -151,6 +152,7 @@ class ChannelLayer(Sends):
 
     async def _close_identity(self, kind: str, key: str, reason: str) -> int:
         _require_reason(reason)
+        self._revocations.add(kind, key, reason)
 
         async def close(node: Node) -> int:
             boxes = node.hub.by_identity(kind, key)
@@ -158,7 +160,14 @@ class ChannelLayer(Sends):
                 box.ask_close(reason)
             return len(boxes)
 
-        return sum([await self._on(node, partial(close, node)) for node in self._alive()])
+        # All at once: a loop that is stuck must not keep the others from hearing it.
+        counts = await asyncio.gather(
+            *(self._on(node, partial(close, node)) for node in self._alive()), return_exceptions=True
+        )
+        failures = [count for count in counts if isinstance(count, BaseException)]
+        if failures:
+            raise failures[0]
+        return sum(count for count in counts if isinstance(count, int))
 
     async def flush(self) -> None:
         """Forget every group, and every message that waits. Connections stay open."""
@@ -205,6 +214,10 @@ class ChannelLayer(Sends):
                 "max": max((node.hub.lag_max_s for node in nodes), default=0.0),
             },
         }
+
+    def revoked_since(self, user: str | None, session: str | None, since_s: float) -> str | None:
+        """Return the reason if a connection that was let in at ``since_s`` (monotonic) was closed meanwhile."""
+        return self._revocations.since(user, session, since_s)
 
     def open_mailbox(self, owner: str, *, capacity: int | None, overflow: str | None) -> tuple[Node, Mailbox]:
         """Open the mailbox of a consumer on the running loop; the consumer closes it with ``node.close``."""

@@ -20,6 +20,7 @@ from .base import BaseChannelLayer
 from .drops import Drop, Drops
 from .mailbox import POLICIES, Mailbox
 from .node import Lane, Node
+from .revocations import Revocations
 
 __all__ = ["Nodes"]
 
@@ -58,6 +59,7 @@ class Nodes(BaseChannelLayer):
         self.max_message_bytes = max_message_bytes
         self.timeout_s = timeout_s
         self.drops = Drops()
+        self._revocations = Revocations()
         self._engine = engine
         self._nodes: dict[asyncio.AbstractEventLoop, Node] = {}
         self._by_id: dict[str, Node] = {}
