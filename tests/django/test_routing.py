@@ -8,6 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import include
 from django.urls.exceptions import Resolver404
 
+from antiphon.generic.websocket import AsyncWebsocketConsumer
 from antiphon.middleware import BaseMiddleware
 from antiphon.routing import ChannelNameRouter, ProtocolTypeRouter, URLRouter, get_default_application
 from tests.django.asgi import DENIED, Recorder, http, path, play, re_path, websocket
@@ -176,3 +177,8 @@ def test_a_wrong_default_application_says_what_is_wrong(settings: Any, value: An
     settings.ASGI_APPLICATION = value
     with pytest.raises(ImproperlyConfigured, match=message):
         get_default_application()
+
+
+def test_a_consumer_class_in_place_of_its_application_is_refused_at_the_start() -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"AsyncWebsocketConsumer\.as_asgi\(\)"):
+        URLRouter([path("ws/", AsyncWebsocketConsumer)])

@@ -129,6 +129,9 @@ class URLRouter:
             raise ImproperlyConfigured(
                 f"{route}: include() is not supported in URLRouter. Use nested URLRouter instances instead."
             )
+        if isinstance(route.callback, type) and hasattr(route.callback, "as_asgi"):
+            name = route.callback.__name__
+            raise ImproperlyConfigured(f"{route}: {name} is a class. Route to the application: {name}.as_asgi()")
         if not _routes_further(route.callback):
             return route
         pattern = route.pattern
