@@ -1,8 +1,10 @@
 # Needs Python 3.11 to 3.14, GNU make and pip. `make help` lists the commands.
-# PY: the Python that makes .venv. PORT: of the demo. WORKERS: of the tests. CHROMIUM: the browser of the tests.
+# PY: the Python that makes .venv. TEST_WORKERS: processes that run tests. CHROMIUM: the browser of the tests.
+# Of the demo, PORT, WORKERS: its processes, and LAYER: redis://… for a server of yours, memory for one process.
 PY ?= python3
 PORT ?= 8000
-WORKERS ?= 4
+WORKERS ?= 2
+TEST_WORKERS ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 # Where Chromium goes by another name.
@@ -10,7 +12,7 @@ CHROMIUM ?= $(firstword $(shell command -v chromium chromium-browser google-chro
 export CHROMIUM
 
 .DEFAULT_GOAL := setup
-.PHONY: help setup demo test check format matrix bench soak upstream stubtest lock clean
+.PHONY: help setup demo test check format matrix bench soak faults upstream stubtest lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -32,16 +34,16 @@ $(VENV)/.e2e: $(VENV)/.ok requirements/e2e.lock
 	@touch $@
 
 demo: $(VENV)/.ok  ## the showcase at http://127.0.0.1:8000
-	cd examples/showcase && ../../$(BIN)/python manage.py demo --port $(PORT)
+	cd examples/showcase && ../../$(BIN)/python manage.py demo --port $(PORT) --workers $(WORKERS)
 
 test: $(VENV)/.ok $(VENV)/.e2e  ## every test, those in a browser included
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist worksteal $(ARGS)
 
-check: $(VENV)/.ok $(VENV)/.e2e  ## ruff, mypy for three platforms, layering and house rules
+check: $(VENV)/.ok $(VENV)/.e2e  ## ruff, mypy for three platforms (for Windows the package, without the tools that need POSIX), layering and house rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32 --follow-imports silent --exclude '/testing/(faults|suite)/' src/antiphon
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	$(BIN)/python -m pytest -q tests/test_layering.py tests/test_house.py
 
@@ -57,6 +59,9 @@ bench: $(VENV)/.ok  ## each benchmark, in short
 
 soak: $(VENV)/.ok  ## hours in minutes: leaks, losses (SOAK_S: seconds of each test)
 	$(BIN)/python -m pytest -q -s -m soak --timeout 0 tests/soak $(ARGS)
+
+faults: $(VENV)/.ok  ## the table of faults at full length: six minutes, real servers
+	FAULTS=full $(BIN)/python -m pytest -q -n 6 --dist loadgroup tests/faults $(ARGS)
 
 upstream: $(VENV)/.ok  ## Channels' own suite against us: make upstream CHANNELS=<checkout of 4.3.2>
 	$(BIN)/python scripts/upstream.py $(CHANNELS)

@@ -19,7 +19,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
@@ -51,22 +52,29 @@ class Case:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     quick: Mapping[str, Any] = field(default_factory=dict)
     full: Mapping[str, Any] = field(default_factory=dict)
+    apart: bool = False  # on another core than what all cases share, where there is one
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A figure of one case over the same figure of another: the median of the rounds, with its floor or ceiling."""
+    """A figure of one case over the same figure of another: the median of the rounds, with its floor and ceiling.
+
+    ``to`` may name several cases: in each round, the one with the largest figure counts. Without it, the figure itself
+    is what is bounded. Without bounds, it is only told.
+    """
 
     name: str
     of: str
-    to: str
+    to: str | tuple[str, ...]
     figure: str
     at_least: float | None = None
     at_most: float | None = None
 
     def bound(self) -> str:
-        """Return the floor or ceiling in words."""
-        return f">= {self.at_least:g}" if self.at_least is not None else f"<= {self.at_most:g}"
+        """Return the floor and ceiling in words."""
+        floor = [] if self.at_least is None else [f">= {self.at_least:g}"]
+        ceiling = [] if self.at_most is None else [f"<= {self.at_most:g}"]
+        return ", ".join(floor + ceiling)
 
     def holds(self, value: float) -> bool:
         """Say whether ``value`` is within it."""
@@ -101,11 +109,15 @@ def side_python(side: str) -> Path:
 # Running
 
 
-def pick_core() -> int | None:
-    """Return the core that workloads are pinned to: the last that this process may use; None where none can be."""
+def pick_core(*, apart: bool = False) -> int | None:
+    """Return the core that workloads are pinned to: the last that this process may use; None where none can be.
+
+    ``apart``: the first instead, which may be the same.
+    """
     if sys.platform != "linux":
         return None
-    return max(os.sched_getaffinity(0))
+    cores = os.sched_getaffinity(0)
+    return min(cores) if apart else max(cores)
 
 
 def stay_on(core: int) -> None:
@@ -117,8 +129,11 @@ def stay_on(core: int) -> None:
 class Worker:
     """A case's process, ready to run one block at each ``step``. All wait while one works."""
 
-    def __init__(self, case: Case, parameters: Mapping[str, Any], core: int | None) -> None:
+    def __init__(self, case: Case, parameters: Mapping[str, Any]) -> None:
         self.case = case
+        self.once: dict[str, float] = {}
+        self.versions: dict[str, str] = {}
+        core = pick_core(apart=case.apart)
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by run(), when the last word was read
         env = {name: value for name, value in os.environ.items() if name in _KEPT}
         if case.side == "antiphon":
@@ -133,10 +148,13 @@ class Worker:
             text=True,
             preexec_fn=None if core is None else lambda: stay_on(core),  # noqa: PLW1509  # no threads yet
         )
+
+    def ready(self) -> None:
+        """Wait until it is."""
         answer = self.read()
         # What is measured once, while making ready, belongs to every round.
-        self.once: dict[str, float] = answer["figures"]
-        self.versions: dict[str, str] = answer["versions"]
+        self.once = answer["figures"]
+        self.versions = answer["versions"]
 
     def __repr__(self) -> str:
         return f"<Worker {self.case.name!r} {self.process.pid}>"
@@ -171,10 +189,13 @@ class Worker:
         self.process.stdin.flush()
         return {**self.once, **self.read()["figures"]}
 
-    def finish(self) -> None:
+    def ask_to_finish(self) -> None:
         """Let the workload check what it has to check, and end."""
         assert self.process.stdin is not None
         self.process.stdin.close()
+
+    def finish(self) -> None:
+        """Wait until it has."""
         if self.process.wait(TIMEOUT_S):
             self.fail()
 
@@ -185,23 +206,36 @@ class Worker:
         raise SystemExit(f"{self.case.name}: {self.case.workload}.py ended with {code}\n{self.errors.read().strip()}")
 
 
-def run(cases: Sequence[Case], count: int, quick: bool) -> tuple[list[Round], dict[str, dict[str, str]]]:
+def run(
+    cases: Sequence[Case], count: int, quick: bool, common: Mapping[str, Any]
+) -> tuple[list[Round], dict[str, dict[str, str]]]:
     """Make all cases ready, then let them take turns, ``count`` times over: all meet the same drift of the machine.
 
-    Returns the rounds and the versions, {side: {package: version}}. One round goes before, unmeasured.
+    ``common``: parameters of every case, beside its own. Returns the rounds and the versions, {side: {package: version}}.
+    One round goes before, unmeasured.
     """
-    core = pick_core()
     patient_until = time.monotonic() + PATIENCE_S[0 if quick else 1]
     workers: list[Worker] = []
     try:
-        for case in cases:
+        # Those on the other core make ready while the rest does so one by one.
+        for case in sorted(cases, key=lambda case: not case.apart):
             progress(f"making ready: {case.name}")
-            workers.append(Worker(case, {**case.parameters, **(case.quick if quick else case.full)}, core))
+            parameters = {**common, **case.parameters, **(case.quick if quick else case.full)}
+            worker = Worker(case, parameters)
+            workers.append(worker)
+            if not case.apart:
+                worker.ready()
+        for worker in workers:
+            if worker.case.apart:
+                worker.ready()
+        workers.sort(key=lambda worker: cases.index(worker.case))
         rounds: list[Round] = []
         for number in range(count + 1):
             progress(f"round {number} of {count}")
             rounds.append({worker.case.name: worker.step(patient_until) for worker in workers})
         progress("checking")
+        for worker in workers:
+            worker.ask_to_finish()
         for worker in workers:
             worker.finish()
     finally:
@@ -210,7 +244,10 @@ def run(cases: Sequence[Case], count: int, quick: bool) -> tuple[list[Round], di
             worker.process.wait()
             worker.errors.close()
         progress("")
-    return rounds[1:], {worker.case.side: worker.versions for worker in workers}
+    versions: dict[str, dict[str, str]] = {}
+    for worker in workers:
+        versions.setdefault(worker.case.side, {}).update(worker.versions)
+    return rounds[1:], versions
 
 
 def progress(text: str) -> None:
@@ -266,7 +303,10 @@ def medians(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
 
 def measure(ratio: Ratio, rounds: Sequence[Round]) -> tuple[float, float, float]:
     """Return a ratio's median over the rounds, its smallest and its largest. Both numbers are of the same round."""
-    values = [each[ratio.of][ratio.figure] / each[ratio.to][ratio.figure] for each in rounds]
+    to = (ratio.to,) if isinstance(ratio.to, str) else ratio.to
+    values = [
+        each[ratio.of][ratio.figure] / (max(each[case][ratio.figure] for case in to) if to else 1) for each in rounds
+    ]
     return statistics.median(values), min(values), max(values)
 
 
@@ -295,10 +335,20 @@ def save(name: str, record: Mapping[str, Any], now: dt.datetime) -> Path:
     return path
 
 
-def main(name: str, doc: str | None, cases: Sequence[Case], ratios: Sequence[Ratio], *, rounds: tuple[int, int]) -> int:
+def main(
+    name: str,
+    doc: str | None,
+    cases: Sequence[Case],
+    ratios: Sequence[Ratio],
+    *,
+    rounds: tuple[int, int],
+    around: Callable[[int | None], AbstractContextManager[Mapping[str, Any]]] = lambda _: nullcontext({}),
+) -> int:
     """Run a benchmark as its command line says; return the exit code, 1 when a ratio is outside its bound.
 
-    ``rounds``: how many with ``--quick``, and how many without. The last line on stdout has all ratios.
+    ``rounds``: how many with ``--quick``, and how many without. ``around``: called with the core that is measured on,
+    makes what all cases share (a server) and yields the parameters that tell of it. The last line on stdout has all
+    ratios.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: for a look, or for CI")
@@ -310,7 +360,8 @@ def main(name: str, doc: str | None, cases: Sequence[Case], ratios: Sequence[Rat
     where = machine()
     for side in dict.fromkeys(case.side for case in cases):
         side_python(side)
-    raw, versions = run(cases, count, options.quick)
+    with around(pick_core()) as common:
+        raw, versions = run(cases, count, options.quick, common)
     middle = medians(raw)
     measured = {ratio.name: measure(ratio, raw) for ratio in ratios}
     record = {
@@ -360,6 +411,6 @@ def main(name: str, doc: str | None, cases: Sequence[Case], ratios: Sequence[Rat
         )
     print(f"\nRaw samples: {path.relative_to(ROOT)}")
     failed = [ratio.name for ratio in ratios if not ratio.holds(measured[ratio.name][0])]
-    summary = ", ".join(f"{ratio.name} {measured[ratio.name][0]:.3g} ({ratio.bound()})" for ratio in ratios)
+    summary = ", ".join(f"{r.name} {measured[r.name][0]:.3g} ({r.bound()})" for r in ratios if r.bound())
     print(f"{name}: {summary}: {'MISSED ' + ', '.join(failed) if failed else 'all met'}")
     return 1 if failed else 0

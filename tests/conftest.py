@@ -11,6 +11,16 @@ from antiphon import framework
 from antiphon.consumers import threads
 from antiphon.layer.capture import recorders
 from antiphon.layers import channel_layers
+from tests.servers import (  # noqa: F401  # fixtures: real servers, started when a test asks for one
+    any_server,
+    fresh_prefix,
+    own_valkey,
+    redis7,
+    valkey,
+    valkey_cluster,
+    valkey_cluster_with_replicas,
+    valkey_sentinel,
+)
 
 
 @pytest.fixture(autouse=True)

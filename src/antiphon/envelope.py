@@ -3,7 +3,8 @@
     byte 0      magic 0xA7
     byte 1      version
     byte 2      kind: 0 message, 1 control, 2 marker
-    byte 3      flags: 1 an extra section follows the fixed part; 2 the body is encrypted
+    byte 3      flags: 1 an extra section follows the fixed part; 2 the body is encrypted; 4 it is sent again, because
+                nobody knows whether the first one arrived
     4-11        lane     unsigned, big endian: who sent it
     12-19       n        unsigned, big endian: the lane's own count; (lane, n) is the message's id
     20-27       sent_us  unsigned, big endian: microseconds since the epoch, by the sender's clock
@@ -18,14 +19,25 @@ Golden bytes in the tests hold this layout.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from struct import Struct
 from types import MappingProxyType
 from typing import Any
 
 from . import codec
 
-__all__ = ["CONTROL", "MARKER", "MESSAGE", "Envelope", "HeadedEnvelope", "pack", "unpack"]
+__all__ = [
+    "CONTROL",
+    "FLAG_AGAIN",
+    "FLAG_ENCRYPTED",
+    "MARKER",
+    "MESSAGE",
+    "Envelope",
+    "HeadedEnvelope",
+    "mark_again",
+    "pack",
+    "unpack",
+]
 
 MAGIC = 0xA7
 VERSION = 1
@@ -33,7 +45,8 @@ MESSAGE, CONTROL, MARKER = 0, 1, 2
 _KINDS = frozenset((MESSAGE, CONTROL, MARKER))
 FLAG_EXTRA = 1
 FLAG_ENCRYPTED = 2
-_KNOWN_FLAGS = FLAG_EXTRA | FLAG_ENCRYPTED
+FLAG_AGAIN = 4
+_KNOWN_FLAGS = FLAG_EXTRA | FLAG_ENCRYPTED | FLAG_AGAIN
 
 _FIXED = Struct(">BBBBQQQ")
 _IDENTITY = Struct(">QQQ")
@@ -107,19 +120,46 @@ class HeadedEnvelope(Envelope):
         return lane, n
 
     @property
+    def encrypted(self) -> bool:
+        """Whether the body is sealed."""
+        return bool(self.payload[3] & FLAG_ENCRYPTED)
+
+    @property
+    def header(self) -> bytes:
+        """What stands before the body, as it was sent the first time: what a sealed body is bound to."""
+        head = self.payload[: len(self.payload) - len(self.body)]
+        return b"%b%c%b" % (head[:3], head[3] & ~FLAG_AGAIN, head[4:])
+
+    @property
     def sent_us(self) -> int:
         """When it was sent, microseconds since the epoch by the sender's clock."""
         sent: int = _IDENTITY.unpack_from(self.payload, 4)[2]
         return sent
 
 
-def pack(kind: int, lane: int, n: int, sent_us: int, body: bytes, extra: dict[str, Any] | None = None) -> bytes:
-    """Return the bytes of an envelope."""
+def pack(
+    kind: int,
+    lane: int,
+    n: int,
+    sent_us: int,
+    body: bytes,
+    extra: dict[str, Any] | None = None,
+    seal: Callable[[bytes, bytes], bytes] | None = None,
+) -> bytes:
+    """Return the bytes of an envelope. ``seal(header, body)`` returns what to send in place of the body, encrypted."""
+    flags = FLAG_ENCRYPTED if seal is not None else 0
     if not extra:
-        return _FIXED.pack(MAGIC, VERSION, kind, 0, lane, n, sent_us) + body
-    section = codec.encode(extra)
-    head = _FIXED.pack(MAGIC, VERSION, kind, FLAG_EXTRA, lane, n, sent_us)
-    return b"".join((head, _LENGTH.pack(len(section)), section, body))
+        head = _FIXED.pack(MAGIC, VERSION, kind, flags, lane, n, sent_us)
+    else:
+        section = codec.encode(extra)
+        fixed = _FIXED.pack(MAGIC, VERSION, kind, flags | FLAG_EXTRA, lane, n, sent_us)
+        head = b"".join((fixed, _LENGTH.pack(len(section)), section))
+    return head + (body if seal is None else seal(head, body))
+
+
+def mark_again(payload: bytes) -> bytes:
+    """Return the envelope as one that is sent again: a hub that has had it drops this one."""
+    return b"%b%c%b" % (payload[:3], payload[3] | FLAG_AGAIN, payload[4:])
 
 
 def unpack(payload: bytes, topic: str = "", arrived_s: float = 0.0) -> HeadedEnvelope:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from importlib import import_module
 from importlib.util import find_spec
@@ -45,6 +45,13 @@ class Framework:
     def on_commit(self, callback: Callable[[], None], database: str) -> bool:
         """Run ``callback`` after the transaction that is open on this thread; False: there is none."""
         return False
+
+    def commit_hooks(self, database: str) -> Iterable[tuple[Callable[[], None], bool]]:
+        """Return what waits for the commit of this thread's transaction, the newest first.
+
+        Each with whether one that is registered now would be rolled back with it, and never without it.
+        """
+        return ()
 
     def release_connections(self) -> None:
         """Close the old database connections of this thread."""

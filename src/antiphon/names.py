@@ -15,6 +15,7 @@ __all__ = [
     "known_groups",
     "new_node_id",
     "node_of",
+    "queue_topic",
     "require_channel",
     "require_group",
     "user_topic",
@@ -101,6 +102,11 @@ def user_topic(user: str) -> str:
 def inbox_topic(node: str) -> str:
     """Return the topic of one node's inbox."""
     return "n:" + node
+
+
+def queue_topic(channel: str) -> str:
+    """Return what stands for a topic where a message goes straight to a worker channel: nobody subscribes to it."""
+    return "q:" + channel
 
 
 def control_topic() -> str:

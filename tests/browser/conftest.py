@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import pytest
+import redis
+
+from antiphon.project import project_key, runtime_home
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Response
@@ -60,26 +64,27 @@ def chromium() -> Iterator[Browser]:
 
 
 class Demo:
-    """The showcase's server, ``manage.py demo``, in a process of its own."""
+    """The showcase, ``manage.py demo``: its supervisor, two workers, and the Valkey that they share."""
 
     def __init__(self, folder: Path) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._folder = folder
         self._log = folder / "server.log"
+        home = {"SHOWCASE_DATA": str(folder), "XDG_STATE_HOME": str(folder / "state"), "PYTHONUNBUFFERED": "1"}
+        unset = {"DJANGO_SETTINGS_MODULE", "LAYER", "XDG_STATE_HOME"}
+        self._environment = {key: value for key, value in os.environ.items() if key not in unset} | home
+        self._project = str(folder.resolve())
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, *arguments: str, **environment: str) -> None:
         """Start the server and wait until it answers."""
-        environment = {**os.environ, "SHOWCASE_DATA": str(self._folder), "PYTHONUNBUFFERED": "1"}
-        environment.pop("DJANGO_SETTINGS_MODULE", None)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "manage.py", "demo", "--port", str(self.port)],
+                [sys.executable, "manage.py", "demo", "--port", str(self.port), *arguments],
                 cwd=SHOWCASE,
-                env=environment,
+                env=self._environment | environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -100,9 +105,42 @@ class Demo:
             if sys.platform == "win32":
                 self._process.kill()
             else:
-                os.killpg(self._process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it did not even start
+                    os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+    def interrupt(self) -> int:
+        """Press Ctrl-C, which reaches the whole group of processes; return the exit code."""
+        assert self._process is not None
+        if sys.platform != "win32":
+            os.killpg(self._process.pid, signal.SIGINT)
+        return self._process.wait(10)
+
+    def kill_supervisor(self) -> None:
+        """Kill only the process that was started."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def manage(self, *arguments: str) -> None:
+        """Run a command of the project, as in another terminal."""
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=SHOWCASE,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+        assert done.returncode == 0, done.stderr
+
+    def valkey_pid(self) -> int:
+        """Return the process of the server that carries the messages."""
+        path = runtime_home() / project_key(self._project) / "valkey.sock"
+        with redis.Redis(unix_socket_path=str(path)) as client:
+            return int(client.info("server")["process_id"])
 
     def log(self) -> str:
         """Return what the server has printed."""

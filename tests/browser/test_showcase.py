@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +17,27 @@ if TYPE_CHECKING:
 
     from tests.browser.conftest import Arrive, Demo
 
+if sys.platform == "win32":
+    pytest.skip("several workers need sockets that can be handed over", allow_module_level=True)
+
 pytestmark = pytest.mark.browser
+
+SHELL = """
+import multiprocessing
+from django.contrib.auth.models import User
+from django.db import connections
+from notifications.sending import notify
+
+people = User.objects.in_bulk(["ada", "grace"], field_name="username")
+notify(people["ada"], people["grace"], "From the shell", "shell")
+connections.close_all()
+child = multiprocessing.get_context("fork").Process(
+    target=notify, args=(people["ada"], people["grace"], "From a fork", "fork")
+)
+child.start()
+child.join()
+assert child.exitcode == 0
+"""
 
 View = Any  # a Page or a FrameLocator: what both can do is all that is used here
 
@@ -52,6 +76,14 @@ def count(view: View, text: str) -> int:
     return number
 
 
+def process_of(view: View) -> int:
+    """Return the process that serves the view, as its status line says."""
+    status = connected(view).get_by_role("status").filter(has_text="Connected").inner_text()
+    named = re.fullmatch(r"Connected to process (\d+)", status)
+    assert named is not None, status
+    return int(named[1])
+
+
 def overflow_px(page: Page) -> list[int]:
     """Return how much wider than its window each frame's content is, in pixels."""
     measure = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -79,6 +111,74 @@ def test_the_two_windows_of_the_landing_page_are_two_people(arrive: Arrive) -> N
     say(grace, "Right")
     heard(ada, "Right")
     assert ada.locator(".said.mine").count() == grace.locator(".said.mine").count() == 1
+
+
+def test_the_two_windows_of_the_landing_page_are_served_by_two_processes(arrive: Arrive) -> None:
+    page = arrive().open("/")
+    ada, grace = windows(page)
+    assert process_of(ada) != process_of(grace)
+    page.reload()
+    ada, grace = windows(page)
+    assert process_of(ada) != process_of(grace)
+
+
+def test_two_browsers_on_two_processes_hear_each_other_whatever_dies(
+    arrive: Arrive, demo: Demo, keep: Callable[[Page, str], None]
+) -> None:
+    visitors = arrive(), arrive()
+    for visitor in visitors:
+        visitor.expect_problem(r"WebSocket connection to .* failed")
+    ada = sign_in(visitors[0].open("/"), "Ada")
+    grace = sign_in(visitors[1].open("/"), "Grace", "Notifications")
+    # Grace has two tabs: her chat is on another process than Ada's.
+    chat = visitors[1].open("/chat/")
+    while process_of(chat) == process_of(ada):
+        chat.reload()
+    pages = ada, grace, chat
+    for page in pages:
+        page.evaluate("window.kept = true")
+    say(ada, "From one process")
+    heard(chat, "From one process")
+    say(chat, "To another")
+    heard(ada, "To another")
+
+    # From processes that serve nobody: a shell, and a worker that it forks.
+    demo.manage("shell", "-v", "0", "-c", SHELL)
+    heard(grace, "From the shell")
+    heard(grace, "From a fork")
+
+    # Whoever speaks while the server is away is heard when it is back.
+    server = demo.valkey_pid()
+    os.kill(server, signal.SIGKILL)
+    say(ada, "Into the gap")
+    heard(chat, "Into the gap")
+    assert demo.valkey_pid() != server
+    say(chat, "Both ways")
+    heard(ada, "Both ways")
+    demo.manage("notify", "grace", "After the gap")
+    heard(grace, "After the gap")
+    assert ada.get_by_text("Reconnecting").count() == chat.get_by_text("Reconnecting").count() == 0
+    keep(ada, "chat-after-the-engine-died")
+
+    # A worker dies: its page comes back to another, or to the one started in its place.
+    died = process_of(ada)
+    stays = process_of(chat)
+    os.kill(died, signal.SIGKILL)
+    ada.wait_for_function(f"!document.querySelector('[data-status=open]')?.textContent.includes('{died}')")
+    assert process_of(ada) != died
+    assert process_of(chat) == stays
+    say(chat, "Still there?")
+    heard(ada, "Still there?")
+    say(ada, "Still here")
+    heard(chat, "Still here")
+    until = time.monotonic() + 10
+    while demo.log().count("is process") < demo.log().count(", has died") + 2 and time.monotonic() < until:
+        time.sleep(0.1)
+    assert f"process {died}, has died" in demo.log()
+    assert [page.evaluate("window.kept") for page in pages] == [True, True, True]  # nobody reloaded
+    assert chat.locator(".said p").all_inner_texts() == [
+        "From one process", "To another", "Into the gap", "Both ways", "Still there?", "Still here"
+    ]  # fmt: skip
 
 
 def test_what_is_said_in_one_room_is_not_heard_in_another(arrive: Arrive) -> None:

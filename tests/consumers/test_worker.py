@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from antiphon.consumer import AsyncConsumer, SyncConsumer
-from antiphon.exceptions import StopConsumer
-from antiphon.layers import get_channel_layer
+from antiphon.consumers import worker as workers
+from antiphon.exceptions import ChannelFull, StopConsumer
+from antiphon.layers import InMemoryChannelLayer, channel_layers, get_channel_layer
 from antiphon.routing import ChannelNameRouter
 from antiphon.worker import Worker
 from tests.consumers.client import until
@@ -126,18 +127,83 @@ async def test_a_sync_consumer_works_too() -> None:
         await until(lambda: len(log) == 5)
 
 
-async def test_a_handler_that_raises_is_logged_and_the_next_message_is_handled(
+async def test_a_handler_that_raises_gets_its_message_again_until_it_is_dead(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     App = jobs()
+    counts: list[int] = []
+
+    class Failing(App):  # type: ignore[misc, valid-type]
+        async def fail(self, message: dict[str, Any]) -> None:
+            counts.append(self.scope["antiphon.delivery"].count)
+            raise LookupError(message["n"])
+
     layer = get_channel_layer()
-    async with working(Worker(App.as_asgi(), ["jobs"], layer)):
+    # As a middleware does: what it copies must hold what is true for each message.
+    application = Failing.as_asgi()
+    async with working(Worker(lambda scope, *ends: application({**scope}, *ends), ["jobs"], layer)):
         await layer.send("jobs", {"type": "fail", "n": 1})
         await layer.send("jobs", {"type": "job", "n": 2})
         await until(lambda: App.log == [2])
-    (record,) = caplog.records
-    assert record.name == "antiphon.consumer"
-    assert "App.fail raised LookupError(1)" in record.getMessage()
+    assert counts == [1, 2, 3, 4, 5]
+    raised = [record for record in caplog.records if record.name == "antiphon.consumer"]
+    assert ["Failing.fail raised LookupError(1)" in record.getMessage() for record in raised] == [True] * 5
+    assert layer.stats()["drops"] == {"dead": 1}
+    async with await layer.lease("jobs.dead") as lease:
+        assert lease.message == {"type": "fail", "n": 1}
+        assert lease.delivery_count == 1
+
+
+async def test_an_error_that_on_error_has_dealt_with_is_no_failure() -> None:
+    App = jobs()
+    raised: list[Exception] = []
+
+    class Forgiving(App):  # type: ignore[misc, valid-type]
+        def on_error(self, exc: Exception, handler: str) -> bool:
+            raised.append(exc)
+            return True
+
+    layer = get_channel_layer()
+    async with working(Worker(Forgiving.as_asgi(), ["jobs"], layer)):
+        await layer.send("jobs", {"type": "fail", "n": 1})
+        await layer.send("jobs", {"type": "job", "n": 2})
+        await until(lambda: App.log == [2])
+    assert len(raised) == 1
+
+
+async def test_a_message_counts_as_waiting_until_its_handler_has_returned() -> None:
+    App = jobs()
+    layer = InMemoryChannelLayer(capacity=1)
+    channel_layers.set("default", layer)
+    async with working(Worker(App.as_asgi(), ["jobs"], layer)):
+        await layer.send("jobs", {"type": "job", "n": 1, "for_s": 0.1})
+        await until(lambda: App.running)
+        with pytest.raises(ChannelFull):
+            await layer.send("jobs", {"type": "job", "n": 2})
+        await until(lambda: App.log == [1])
+        await asyncio.sleep(0.01)
+        await layer.send("jobs", {"type": "job", "n": 2})
+        await until(lambda: App.log == [1, 2])
+
+
+async def test_a_layer_without_leases_gives_each_message_once() -> None:
+    messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    seen: list[tuple[Any, int]] = []
+
+    class Foreign:
+        async def receive(self, channel: str) -> dict[str, Any]:
+            return await messages.get()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        message = await receive()
+        seen.append((message["n"], scope["antiphon.delivery"].count))
+        raise LookupError
+
+    async with working(Worker(app, ["jobs"], Foreign())):
+        for n in range(2):
+            messages.put_nowait({"type": "job", "n": n})
+        await until(lambda: len(seen) == 2)
+    assert seen == [(0, 1), (1, 1)]
 
 
 async def test_an_application_that_crashes_is_logged_and_begun_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -145,16 +211,18 @@ async def test_an_application_that_crashes_is_logged_and_begun_again(caplog: pyt
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         message = await receive()
-        seen.append(message["n"])
-        raise LookupError(f"crash {message['n']}")
+        count = scope["antiphon.delivery"].count
+        seen.append((message["n"], count))
+        if count == 1:
+            raise LookupError(f"crash {message['n']}")
 
     layer = get_channel_layer()
     worker = Worker(app, ["jobs"], layer)
     async with working(worker):
         for n in range(3):
             await layer.send("jobs", {"type": "job", "n": n})
-        await until(lambda: worker.handled == 3)
-    assert seen == [0, 1, 2]
+        await until(lambda: worker.handled == 6)
+    assert seen == [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2)]
     assert [record.name for record in caplog.records] == ["antiphon.worker"] * 3
     assert "The application for channel 'jobs' failed; a new instance takes its place" in caplog.text
 
@@ -272,3 +340,19 @@ async def test_an_idle_listener_takes_nothing_more_after_the_signal_either() -> 
         await task
     assert App.log == [0]
     assert layer.stats()["worker_channels"] == {"idle": 1}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="loops there have no signal handlers")
+async def test_what_a_stopped_worker_does_not_get_done_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "STOP_GRACE_S", 0.1)
+    App = jobs()
+    layer = get_channel_layer()
+    await layer.send("jobs", {"type": "job", "n": 0, "for_s": 30})
+    task = asyncio.create_task(Worker(App.as_asgi(), ["jobs"], layer)._run())
+    await until(lambda: App.running == 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(2):
+        await task
+        lease = await layer.lease("jobs")
+    assert lease.delivery_count == 2
+    await lease.ack()

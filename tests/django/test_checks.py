@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +15,7 @@ from antiphon.routing import ProtocolTypeRouter
 from tests.django.asgi import Recorder, http, play
 
 MEMORY = "antiphon.layers.InMemoryChannelLayer"
+REDIS = "antiphon.layers.RedisChannelLayer"
 
 
 class Foreign:
@@ -67,6 +70,8 @@ def test_it_is_a_warning_where_debug_is_off(settings: Any, layers: Any) -> None:
         ({"default": {"BACKEND": MEMORY, "TEST_CONFIG": {"expir": 1}}}, "E004", "did you mean 'expiry'?"),
         ({"x": {"BACKEND": f"{__name__}.Foreign", "CONFIG": {"hosst": []}}}, "E004", "did you mean 'hosts'?"),
         ({"x": {"BACKEND": "channels_redis.core.RedisChannelLayer"}}, "W006", "written for Channels"),
+        ({"x": {"BACKEND": REDIS, "CONFIG": {"hosts": "redis://localhost"}}}, "E004", "You must pass a list"),
+        ({"x": {"BACKEND": REDIS, "CONFIG": {"hosts": [], "capasity": 1}}}, "E004", "did you mean 'capacity'?"),
         ({"x": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}, "W006", "of the package channels"),
     ],
 )
@@ -76,6 +81,23 @@ def test_a_wrong_layer_says_what_is_wrong(settings: Any, layers: Any, expected: 
     assert ids([message]) == [expected]
     assert text in message.msg
     assert message.hint
+
+
+def test_a_layer_whose_extra_is_missing_says_what_to_install() -> None:
+    program = f"""
+import sys; sys.modules["hiredis"] = None
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["antiphon"], SECRET_KEY="x", CHANNEL_LAYERS={{"default": {{"BACKEND": {REDIS!r}}}}})
+import django; django.setup()
+from antiphon.django.checks import check_layers
+[error] = check_layers()
+print(error.id, error.msg)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.startswith(
+        "antiphon.E003 CHANNEL_LAYERS['default']: RedisChannelLayer needs the package 'hiredis'"
+    )
+    assert 'pip install "antiphon[redis]"' in done.stdout
 
 
 def test_a_foreign_layer_with_its_options_is_fine(settings: Any) -> None:

@@ -203,7 +203,7 @@ def test_a_worker_channel_that_is_emptied_all_the_time_loses_nothing_between_thr
     def send() -> None:
         for n in range(count):
             async_to_sync(layer.send)("worker", {"type": "t", "n": n}) if n % 50 == 0 else layer._bus.put_now(
-                "worker", layer._pack(layer.encode({"type": "t", "n": n})), 10_000, 60
+                "worker", layer._pack("q:worker", layer.encode({"type": "t", "n": n})), 10_000, 60
             )
 
     async def read() -> int:

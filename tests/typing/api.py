@@ -11,7 +11,17 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path, re_path
 
 import antiphon
-from antiphon import Receipt, close_channel, close_user, configure, get_channel_layer, group_send, user_send
+from antiphon import (
+    Receipt,
+    close_channel,
+    close_user,
+    configure,
+    get_channel_layer,
+    group_send,
+    groups_send,
+    send,
+    user_send,
+)
 from antiphon.auth import AuthMiddlewareStack, get_user, login, logout
 from antiphon.consumer import AsyncConsumer, SyncConsumer
 from antiphon.db import database_sync_to_async
@@ -138,7 +148,9 @@ def view(request: HttpRequest, room: str) -> HttpResponse:
     assert_type(receipt, Receipt)
     assert_type(receipt.state, str)
     assert_type(receipt.delivered, int | None)
-    user_send(request.user, {"type": "paid"}, database="default", on_commit=False)
+    user_send(request.user, {"type": "paid"}, exclude=["specific.a!1"], database="default", on_commit=False)
+    assert_type(groups_send(["staff", f"shop_{room}"], {"type": "paid"}, exclude=[], layer="default"), Receipt)
+    assert_type(send("thumbnails", {"type": "make"}, layer="default", database="default", on_commit=True), Receipt)
     assert_type(close_channel("specific.a!1", "revoked"), bool)
     assert_type(close_user(request.user), int)
     return HttpResponse(status=204)

@@ -63,7 +63,7 @@ def test_golden_bytes_of_a_message_with_extras() -> None:
         (b"\xa7\x02\x00\x00" + b"\0" * 24, "version"),
         (b"\xa7\x00\x00\x00" + b"\0" * 24, "version"),
         (b"\xa7\x01\x03\x00" + b"\0" * 24, "kind"),
-        (b"\xa7\x01\x00\x04" + b"\0" * 24, "flags"),
+        (b"\xa7\x01\x00\x08" + b"\0" * 24, "flags"),
         (b"\xa7\x01\x00\x80" + b"\0" * 24, "flags"),
         (b"\xa7\x01\x00\x01" + b"\0" * 24, "cut short"),
         (b"\xa7\x01\x00\x01" + b"\0" * 24 + b"\0\0\0", "cut short"),
@@ -126,3 +126,28 @@ def test_the_group_is_known_from_the_topic_alone() -> None:
     read.topic = "u:lobby"
     assert read.group is None
     assert "1:1" in repr(read)
+
+
+def test_an_envelope_that_is_sent_again_says_so_and_is_otherwise_the_same() -> None:
+    first = envelope.pack(envelope.MESSAGE, 7, 9, 5, b"body", {"x": ["a!b"]})
+    again = envelope.mark_again(first)
+    assert again[3] == first[3] | envelope.FLAG_AGAIN
+    assert again[:3] + again[4:] == first[:3] + first[4:]
+    read = envelope.unpack(again)
+    assert (read.id, read.body, read.extra) == ((7, 9), b"body", {"x": ["a!b"]})
+    assert read.header == envelope.unpack(first).header == first[: -len(b"body")]
+
+
+def test_a_sealed_body_is_bound_to_the_header_before_it() -> None:
+    seen = []
+
+    def seal(header: bytes, body: bytes) -> bytes:
+        seen.append((header, body))
+        return b"sealed"
+
+    payload = envelope.pack(envelope.MESSAGE, 7, 9, 5, b"body", None, seal)
+    read = envelope.unpack(payload)
+    assert read.encrypted
+    assert read.body == b"sealed"
+    assert seen == [(read.header, b"body")]
+    assert envelope.unpack(envelope.mark_again(payload)).header == read.header

@@ -1,4 +1,4 @@
-"""Settings of the showcase: one process, one SQLite file, Antiphon's in-memory layer. For a demo on this machine only."""
+"""Settings of the showcase: one SQLite file, and a channel layer that needs no server. For a demo on this machine only."""
 
 import os
 import secrets
@@ -7,7 +7,7 @@ from pathlib import Path
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 # The database and the key live in one folder that can be thrown away; tests point it at a temporary one.
-DATA_DIR = Path(os.environ.get("SHOWCASE_DATA", BASE_DIR / "var"))
+DATA_DIR = Path(os.environ.get("SHOWCASE_DATA", BASE_DIR / "var")).resolve()
 DATA_DIR.mkdir(parents=True, exist_ok=True)
 
 
@@ -37,8 +37,19 @@ INSTALLED_APPS = [
     "notifications",
 ]
 
-# Nothing to start beside the server. With an engine that crosses processes, only this entry changes.
-CHANNEL_LAYERS = {"default": {"BACKEND": "antiphon.layers.InMemoryChannelLayer"}}
+# What carries messages: "embedded", a Valkey that the processes of the demo start and share by themselves; "memory", which
+# stays within one process; or the address of a server: redis://localhost:6379.
+LAYER = os.environ.get("LAYER") or "embedded"
+# A message that was on its way when the server died is sent again for so many seconds; no member gets it twice.
+RETRY = {"publish_retry": 2.0}
+if LAYER == "embedded":
+    # By its data, two copies of the demo are two projects.
+    DEFAULT_LAYER = {"BACKEND": "antiphon.layers.EmbeddedChannelLayer", "CONFIG": {"project": str(DATA_DIR), **RETRY}}
+elif LAYER == "memory":
+    DEFAULT_LAYER = {"BACKEND": "antiphon.layers.InMemoryChannelLayer"}
+else:
+    DEFAULT_LAYER = {"BACKEND": "antiphon.layers.RedisChannelLayer", "CONFIG": {"hosts": [LAYER], **RETRY}}
+CHANNEL_LAYERS = {"default": DEFAULT_LAYER}
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",

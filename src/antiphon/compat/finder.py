@@ -14,7 +14,7 @@ from types import ModuleType
 
 __all__ = ["ALIASES", "STAND_INS", "AliasFinder"]
 
-# Every public module of Channels 4.3.2, and the door that stands in for it.
+# Every public module of Channels 4.3.2 and of channels_redis 4.3.0, and the door that stands in for it.
 ALIASES = {
     "channels": "antiphon.compat.channels",
     "channels.apps": "antiphon.compat.channels.apps",
@@ -41,6 +41,11 @@ ALIASES = {
     "channels.testing.websocket": "antiphon.compat.testing",
     "channels.utils": "antiphon.utils",
     "channels.worker": "antiphon.worker",
+    "channels_redis": "antiphon.compat.channels_redis",
+    "channels_redis.core": "antiphon.compat.channels_redis.core",
+    "channels_redis.pubsub": "antiphon.compat.channels_redis.pubsub",
+    "channels_redis.serializers": "antiphon.compat.channels_redis.serializers",
+    "channels_redis.utils": "antiphon.compat.channels_redis.utils",
 }
 
 # Used only where the real package cannot be imported: enough of Daphne to stay in INSTALLED_APPS.
@@ -57,11 +62,11 @@ class AliasFinder(MetaPathFinder):
     """Finds the names of the table, and leaves every other name to the finders after it."""
 
     def __repr__(self) -> str:
-        return f"<AliasFinder {len(ALIASES)} names of channels>"
+        return f"<AliasFinder {len(ALIASES)} names>"
 
     def covers(self, name: str) -> bool:
-        """Say whether ``name`` is Channels or one of its modules, whatever module bears it."""
-        return name == "channels" or name.startswith("channels.")
+        """Say whether ``name`` is Channels, channels_redis or one of their modules, whatever module bears it."""
+        return name.partition(".")[0] in ("channels", "channels_redis")
 
     def owns(self, name: str) -> bool:
         """Say whether the module imported as ``name`` is the one of the table."""

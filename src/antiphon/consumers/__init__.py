@@ -8,13 +8,14 @@ from .websocket import (
     JsonWebsocketConsumer,
     WebsocketConsumer,
 )
-from .worker import Worker
+from .worker import Delivery, Worker
 
 __all__ = [
     "AsyncConsumer",
     "AsyncHttpConsumer",
     "AsyncJsonWebsocketConsumer",
     "AsyncWebsocketConsumer",
+    "Delivery",
     "JoinResult",
     "JsonWebsocketConsumer",
     "SyncConsumer",

@@ -545,6 +545,9 @@ class Connection:
             await self._http_error()
             raise StopConsumer
         if self.scope.get("type") == "channel":
+            delivery = self.scope.get("antiphon.delivery")
+            if delivery is not None:
+                delivery.failed = True  # the worker gives the message back
             return
         self.mailbox.ask_close("error")
 

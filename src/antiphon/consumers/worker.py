@@ -1,4 +1,7 @@
-"""``Worker``: runs an application for the messages of worker channels. Knows no engine and no command line."""
+"""``Worker``: runs an application for the messages of worker channels. Knows no engine and no command line.
+
+A message is acknowledged when its handler has returned, so one whose handler failed, or whose process died, comes again.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from ..exceptions import EngineUnavailable
 from ..types import ASGIApplication, Event, Message
 
-__all__ = ["Worker"]
+__all__ = ["Delivery", "Worker"]
 
 logger = logging.getLogger("antiphon.worker")
 
@@ -20,11 +24,34 @@ logger = logging.getLogger("antiphon.worker")
 STOP_GRACE_S = 10.0
 
 
+class Delivery:
+    """What an application finds in ``scope["antiphon.delivery"]`` about the message it is handling.
+
+    ``count``: 1 the first time, more when it comes again. ``failed``: set it, and the message is given back when its
+    handler returns, as if that had raised. Both are of the message in hand.
+    """
+
+    __slots__ = ("count", "failed")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.failed = False
+
+    def __repr__(self) -> str:
+        return f"<Delivery {self.count}{' failed' if self.failed else ''}>"
+
+
 class Worker:
     """Takes messages from worker channels and gives each to an instance of ``application``.
 
     ``channels``: names without "!". ``concurrency``: how many instances each channel has; each handles one message at
     a time and takes the next when it is done, so nothing piles up in this process.
+
+    A message is acknowledged after its handler: when the application asks for the next one, or ends. When the handler
+    raised, or the process is told to stop and does not get it done, it is given back, to this worker or another; after
+    the layer's ``max_deliveries`` it goes to ``<channel>.dead``, a worker channel like any other. So a handler may see
+    a message again: ``scope["antiphon.delivery"].count`` says how often it was given out (see ``Delivery``). A layer
+    without ``lease`` gives each message away when it is received, and none comes again.
     """
 
     def __init__(
@@ -96,14 +123,19 @@ class Worker:
         """Give the messages of one channel to one instance after another, each for as long as it lives."""
         while True:
             feed = self._feeds[asyncio.current_task()] = _Feed(self, channel)
+            scope = {"type": "channel", "channel": channel, "antiphon.delivery": feed.delivery}
             try:
-                await self.application({"type": "channel", "channel": channel}, feed.receive, feed.send)
+                await self.application(scope, feed.receive, feed.send)
             except Exception:
                 if not feed.taken:
                     raise  # it cannot even begin, and a new instance will not either
+                feed.delivery.failed = True
                 logger.exception("The application for channel %r failed; a new instance takes its place", channel)
+            except BaseException:
+                feed.delivery.failed = True  # cut off in the middle of its work
+                raise
             finally:
-                feed.done()
+                await feed.done()
             if not feed.taken:
                 raise RuntimeError(f"the application for channel {channel!r} ended without taking a message")
 
@@ -114,30 +146,56 @@ class _Feed:
     def __init__(self, worker: Worker, channel: str) -> None:
         self.worker = worker
         self.channel = channel
+        self.delivery = Delivery()
         self.taken = 0
         self.working = False
+        self._lease: Any = None
 
-    def done(self) -> None:
-        if self.working:
-            self.working = False
+    async def done(self) -> None:
+        if not self.working:
+            return
+        self.working = False
+        try:
+            await self._settle()
+        finally:
             self.worker.handled += 1
             self.worker._busy -= 1
             if not self.worker._busy and self.worker._idle is not None:
                 self.worker._idle.set()
 
+    async def _settle(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is None:
+            return
+        try:
+            await (lease.release() if self.delivery.failed else lease.ack())
+        except EngineUnavailable as exc:
+            logger.warning("A message of worker channel %r may be handled again: %s", self.channel, exc)
+
     async def receive(self) -> Message:
-        self.done()
+        await self.done()
         while True:
             if self.worker._stopping is not None and self.worker._stopping.is_set():
                 await asyncio.Event().wait()  # take nothing more; the worker cancels us
-            message: Message = await self.worker.channel_layer.receive(self.channel)
+            message = await self._next()
             if message.get("type"):
                 break
             logger.error("Dropped a message without a type on worker channel %r", self.channel)
+            await self._settle()
         self.taken += 1
         self.working = True
         self.worker._busy += 1
         return message
+
+    async def _next(self) -> Message:
+        layer = self.worker.channel_layer
+        self.delivery.failed = False
+        if not hasattr(layer, "lease"):
+            self.delivery.count = 1
+            return await layer.receive(self.channel)  # type: ignore[no-any-return]  # a layer of others
+        self._lease = await layer.lease(self.channel)
+        self.delivery.count = self._lease.delivery_count
+        return self._lease.message  # type: ignore[no-any-return]
 
     async def send(self, event: Event) -> None:
         raise RuntimeError(f"a worker has no client to send {event.get('type')!r} to; use the channel layer")

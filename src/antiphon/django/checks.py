@@ -16,6 +16,7 @@ from django.core.checks import Warning as Caution
 from django.core.management import get_commands
 
 from .. import framework, options
+from ..exceptions import MissingExtra
 from ..layer.layer import ChannelLayer
 from ..layer.memory import InMemoryChannelLayer
 from .tables import find_missing_table, sessions_in_database
@@ -94,7 +95,11 @@ def _check_layer(alias: str, parts: Any) -> Iterator[CheckMessage]:
         )
         return
     for key in ("CONFIG", "TEST_CONFIG"):
-        problem = _config_problem(backend, parts.get(key, {}))
+        try:
+            problem = _config_problem(backend, parts.get(key, {}))
+        except MissingExtra as exc:
+            yield Error(f"{where}: {exc}", hint="Install it wherever the project runs.", id="antiphon.E003")
+            break
         if problem:
             yield Error(f"{where}[{key!r}]: {problem}", hint="Correct or remove the option.", id="antiphon.E004")
     if isinstance(backend, type) and issubclass(backend, InMemoryChannelLayer) and not settings.DEBUG:
@@ -111,7 +116,8 @@ def _foreign(where: str, path: str) -> CheckMessage:
     return Caution(
         f"{where}: BACKEND {path!r} is a layer written for Channels: consumers run over it, but user_send, "
         "close_user, exclude= and the counters of drops do not exist there.",
-        hint=f'Use a layer of Antiphon: "{_MEMORY}" within one process, else {_SHARED_LAYERS}.',
+        hint='Use "antiphon.layers.RedisChannelLayer", which takes the same CONFIG. The two do not hear each other: the '
+        "migration guide has the order of the switch.",
         id="antiphon.W006",
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
 from typing import Any
 
@@ -57,6 +57,17 @@ class DjangoFramework(seam.Framework):
         # robust: a failure must not raise into a view whose data is committed, nor keep the next hooks from running.
         transaction.on_commit(callback, using=database, robust=True)
         return True
+
+    def commit_hooks(self, database: str) -> Iterator[tuple[Callable[[], None], bool]]:
+        """Yield what waits for the commit of this thread's transaction, the newest first.
+
+        Each with whether one that is registered now would be rolled back with it, and never without it.
+        """
+        connection = connections[database]
+        savepoints = set(connection.savepoint_ids)
+        # Django drops the hooks of a savepoint by these ids, so hooks with the same ones stay or go together.
+        for ids, hook, _ in reversed(connection.run_on_commit):  # type: ignore[misc]  # django-stubs know two of three
+            yield hook, ids == savepoints
 
     def release_connections(self) -> None:
         """Close the old database connections of this thread."""

@@ -9,12 +9,13 @@ is an error that names the engines that have it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Collection, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from ..types import Arrival, Receipt
 
-__all__ = ["Engine", "Leased", "ProcessEngine", "Publisher", "QueueEngine", "Sink"]
+__all__ = ["BatchPublisher", "Engine", "Leased", "ProcessEngine", "Publisher", "QueueEngine", "Sink"]
 
 
 class Sink(Protocol):
@@ -44,8 +45,11 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Stop and forget every subscription."""
 
-    async def subscribe(self, topics: Collection[str]) -> None:
-        """Return once what is published on ``topics`` from now on will arrive."""
+    def subscribe(self, topics: Collection[str]) -> asyncio.Future[None] | None:
+        """Subscribe: what is published on ``topics`` will arrive from the moment the future is done.
+
+        None: from now on. The future fails with EngineUnavailable when the engine cannot promise it in time.
+        """
 
     def unsubscribe(self, topics: Collection[str]) -> None:
         """Stop what arrives on ``topics``; something under way may still come."""
@@ -75,29 +79,58 @@ class Publisher(Protocol):
         """Publish and wait for the server's word."""
 
 
+@runtime_checkable
+class BatchPublisher(Protocol):
+    """Publishing several messages from one thread at the cost of one."""
+
+    def publish_many_blocking(self, messages: Sequence[tuple[str, bytes]]) -> tuple[list[Receipt], Exception | None]:
+        """Publish [(topic, payload)] in order, up to the first that fails.
+
+        Returns the receipts of those before it, and the error. What became of those after it is unknown.
+        """
+
+
 class Leased(NamedTuple):
-    """One message taken from a worker channel; acknowledge or release it by ``token``."""
+    """One message taken from a worker channel; acknowledge or release it by ``token``.
+
+    ``delivery_count``: 1 for the first time. ``topic``: what the payload was packed for. ``expiry_s``: how long it may
+    wait, from the start again whenever it comes back.
+    """
 
     payload: bytes
     token: int
     delivery_count: int
+    topic: str = ""
+    expiry_s: float = 60.0
 
 
 @runtime_checkable
 class QueueEngine(Protocol):
-    """Worker channels: queues with competing readers."""
+    """Worker channels: queues with competing readers.
 
-    async def put(self, queue: str, payload: bytes, capacity: int, expiry_s: float) -> bool:
-        """Append; False when ``capacity`` messages wait or are unacknowledged."""
+    First deliveries are in order. A message is out from ``lease`` to ``ack``; released, or when its reader died, it
+    takes its place in line again, and after so many deliveries it goes to the queue ``<name>.dead`` instead.
+    ``waits_for_nobody``: all but ``lease`` are done without a turn of the loop, so nobody can be cancelled in them.
+    """
+
+    waits_for_nobody: bool
+
+    async def put(
+        self, queue: str, payload: bytes, capacity: int, expiry_s: float, *, topic: str | None = None
+    ) -> bool:
+        """Append; False when ``capacity`` messages wait or are unacknowledged. ``topic``: by default the queue's own."""
 
     async def lease(self, queue: str) -> Leased:
-        """Wait for the first message and take it; it comes back unless acknowledged."""
+        """Wait for the first message and take it; it comes back unless acknowledged. Cancelling it loses nothing."""
 
     async def ack(self, queue: str, token: int) -> None:
         """Confirm that a leased message was handled."""
 
-    async def release(self, queue: str, token: int) -> None:
-        """Give a leased message back, to the front."""
+    async def release(self, queue: str, token: int, *, unread: bool = False) -> None:
+        """Give a leased message back, to its place in line. ``unread``: nobody saw it, so it counts as no delivery."""
+
+    async def put_back(self, queue: str, leased: Leased) -> None:
+        """Undo an ``ack``, for a reader that was cancelled before it could return the message."""
 
     async def bind(self, topic: str, queue: str, capacity: int, expiry_s: float, ttl_s: float) -> None:
         """Let what is published on ``topic`` also go to ``queue``, for ``ttl_s`` seconds."""

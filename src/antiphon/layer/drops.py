@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import options
 
-__all__ = ["Drop", "Drops"]
+__all__ = ["REASONS", "Drop", "Drops"]
 
 logger = logging.getLogger("antiphon.layer")
 
@@ -29,8 +29,8 @@ class Drop:
     """Messages that were not delivered.
 
     ``reason``: over_capacity, replaced (oldest, under drop_old), slow (its connection was closed), expired,
-    no_channel, idle_channel, undecodable, closed. ``group``: the group's name, or None for a direct send.
-    ``receiver``: the consumer class's name, or the channel.
+    no_channel, idle_channel, undecodable, closed, dead (of a worker channel: it is in ``<channel>.dead``). ``group``:
+    the group's name, or None for a direct send. ``receiver``: the consumer class's name, or the channel.
     """
 
     reason: str
@@ -53,8 +53,11 @@ class Drops:
     def __repr__(self) -> str:
         return f"<Drops {dict(self.by_reason)}>"
 
-    def add(self, drop: Drop) -> None:
-        """Count a drop, log it if it is time, and offer it to ``on_drop``. Never raises."""
+    def add(self, drop: Drop, *, log: bool = True) -> None:
+        """Count a drop, log it if it is time, and offer it to ``on_drop``. Never raises.
+
+        ``log=False``: whoever drops it logs it.
+        """
         now = time.monotonic()
         key = (drop.reason, drop.group, drop.receiver)
         with self._lock:
@@ -65,8 +68,9 @@ class Drops:
                     group = OTHER_GROUPS
                 self.by_group[drop.reason, group] += drop.count
             logged_s, pending = self._log.get(key, (-LOG_INTERVAL_S, 0))
-            due = now - logged_s >= LOG_INTERVAL_S
-            self._log[key] = (now, 0) if due else (logged_s, pending + drop.count)
+            due = log and now - logged_s >= LOG_INTERVAL_S
+            if log:
+                self._log[key] = (now, 0) if due else (logged_s, pending + drop.count)
             if len(self._log) > MAX_GROUPS:
                 self._log.clear()
         if due:
@@ -122,7 +126,10 @@ _WHY = {
     "idle_channel": "nothing received from the channel for expiry seconds; it left its groups.",
     "undecodable": "the bytes are not a message of this version.",
     "closed": "its connection is closed.",
+    "dead": "given out max_deliveries times and never acknowledged; it is in the worker channel of that name + '.dead'.",
 }
+# Every reason there is; the last is of sends that failed after a commit, which say so themselves.
+REASONS = (*_WHY, "publish_failed")
 
 
 def resolve_hook(hook: Any) -> Callable[..., None] | None:

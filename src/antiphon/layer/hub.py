@@ -17,13 +17,14 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from time import monotonic
 from typing import Any
 
-from ..envelope import MESSAGE, Envelope, HeadedEnvelope, unpack
+from ..envelope import CONTROL, MESSAGE, Envelope, HeadedEnvelope, unpack
 from ..types import Arrival
 from .drops import LOG_INTERVAL_S, Drop, Drops
+from .gate import Gate
 from .mailbox import Mailbox
 
 __all__ = ["Hub"]
@@ -42,9 +43,14 @@ _COPIES_MAX = 1024
 class Hub:
     """Members by topic, mailboxes by channel, and what was delivered (``delivered``, ``arrived``, ``lag_s``)."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, drops: Drops) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, drops: Drops, gate: Gate | None = None) -> None:
         self.loop = loop
         self.drops = drops
+        self.gate = gate  # where bytes come from other processes
+        # Who takes the calls of other nodes, and who hears of links.
+        self.on_control: Callable[[HeadedEnvelope], None] | None = None
+        self.on_lost: Callable[[Collection[str], str, float], None] | None = None
+        self.on_link: Callable[[str, bool], None] | None = None
         self.mailboxes: dict[str, Mailbox] = {}
         self.members: dict[str, dict[str, Mailbox]] = {}
         self.arrived = 0
@@ -95,6 +101,8 @@ class Hub:
         if members:
             return False
         del self.members[topic]
+        if self.gate is not None:
+            self.gate.forget(topic)
         return True
 
     def discard_all(self, mailbox: Mailbox) -> list[str]:
@@ -144,6 +152,8 @@ class Hub:
         now = monotonic()
         try:
             envelope = unpack(payload, topic, now)
+            if self.gate is not None and not self.gate.admit(envelope):
+                return
         except ValueError as exc:
             self._refuse(topic, exc)
             return
@@ -153,14 +163,18 @@ class Hub:
             self._sample_due_s = now + SAMPLE_S
             self.sample = envelope
         members = self.members.get(topic)
+        if members is None and self.gate is not None and topic[:2] in ("g:", "u:"):
+            self.gate.forget(topic)  # its last member has left, and a late message has begun it anew
         if envelope.extra:
             channel = envelope.extra.get("c")
             if channel is not None:
                 self._deliver_direct(channel, envelope)
             elif members and envelope.kind == MESSAGE:
                 self.fan_out(envelope, self._chosen(envelope, members))
-        elif members and envelope.kind == MESSAGE:  # control envelopes come with engines that need them
+        elif members and envelope.kind == MESSAGE:
             self.fan_out(envelope, members.values())
+        if envelope.kind == CONTROL and self.on_control is not None:
+            self.on_control(envelope)
 
     def arrive_here(self, topic: str, body: bytes) -> None:
         """Take a message that was published on this very loop, for this node alone: it needed no header."""
@@ -177,13 +191,13 @@ class Hub:
 
     def lost(self, topics: Collection[str], reason: str, good_until: float) -> None:
         """Report what an engine may have missed."""
-        logger.warning(
-            "Messages may have been lost on %d topics since %s: %s", len(topics), time.ctime(good_until), reason
-        )
+        if self.on_lost is not None:
+            self.on_lost(topics, reason, good_until)
 
     def link(self, name: str, up: bool) -> None:
-        """Log a link's state."""
-        logger.info("Engine link %s is %s", name, "up" if up else "down")
+        """Report a link's state."""
+        if self.on_link is not None:
+            self.on_link(name, up)
 
     def put(self, mailbox: Mailbox, envelope: Envelope) -> bool:
         """Put one envelope into one mailbox by its policy; False when it was dropped."""
@@ -336,7 +350,7 @@ class Hub:
 
     def _refuse(self, topic: str, exc: ValueError) -> None:
         self.undecodable += 1
-        self._count(Drop("undecodable", topic[2:] or None, "(any)"))
+        self._count(Drop("undecodable", topic[2:] if topic[:2] == "g:" else None, "(any)"))
         logger.debug("Refused bytes on topic %r: %s", topic, exc)
 
     def refuse_body(self, envelope: Envelope) -> None:
@@ -362,7 +376,7 @@ class Hub:
 
     def waiting(self) -> int:
         """Count the envelopes that wait in mailboxes."""
-        return sum(len(mailbox.queue) for mailbox in self.mailboxes.values())
+        return sum(len(mailbox.queue) for mailbox in tuple(self.mailboxes.values()))
 
     def info(self) -> dict[str, Any]:
         """Return the gauges of this node."""

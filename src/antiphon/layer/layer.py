@@ -6,23 +6,28 @@ Here: receiving, groups, ending connections, and the layer itself. Knows no part
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
 from ..engines.base import QueueEngine
-from ..envelope import unpack
+from ..exceptions import NodeUnreachable
 from ..framework import user_key
 from ..names import group_topic, is_local, require_channel, require_group
 from ..types import Message
 from ..wire.codes import REASONS
+from .description import CHANNELS_MAX, describe_node
 from .drops import Drop
 from .mailbox import Mailbox
-from .members import Channels, Count
+from .members import Channels, Count, Described
 from .node import Node
 from .sends import Sends
 
-__all__ = ["ChannelLayer"]
+__all__ = ["ChannelLayer", "require_reason"]
+
+logger = logging.getLogger("antiphon.layer")
 
 
 class ChannelLayer(Sends):
@@ -36,6 +41,7 @@ class ChannelLayer(Sends):
     """
 
     extensions: ClassVar[Sequence[str]] = ["groups", "flush"]
+    engine_name: ClassVar[str] = "memory"
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {len(self._nodes)} nodes>"
@@ -69,14 +75,7 @@ class ChannelLayer(Sends):
                     node.hub.undecodable += 1
                     node.hub.dropped += 1
                     self.drops.add(Drop("undecodable", envelope.group, mailbox.receiver))
-        queues = self._queues()
-        while True:
-            leased = await queues.lease(channel)
-            await queues.ack(channel, leased.token)
-            try:
-                return unpack(leased.payload).message()  # type: ignore[no-any-return]
-            except ValueError:
-                self._lose("undecodable", channel)
+        return await self._take(channel)
 
     async def group_add(self, group: str, channel: str) -> None:
         """Add a channel to a group; what is sent from now on reaches it. Adding it again changes nothing."""
@@ -114,8 +113,8 @@ class ChannelLayer(Sends):
         require_group(group)
         topic = group_topic(group)
         found = [channel for node in self._in_scope(scope) for channel in tuple(node.hub.members.get(topic, ()))]
-        if scope == "all" and isinstance(self._engine, QueueEngine):
-            found += await self._engine.bound(topic)
+        if scope == "all":
+            found += await self._bound(topic)
         return Channels(found, complete=True)
 
     async def group_count(self, group: str, *, scope: str = "all") -> Count:
@@ -123,14 +122,14 @@ class ChannelLayer(Sends):
         require_group(group)
         topic = group_topic(group)
         count = sum(len(node.hub.members.get(topic, ())) for node in self._in_scope(scope))
-        if scope == "all" and isinstance(self._engine, QueueEngine):
-            count += len(await self._engine.bound(topic))
+        if scope == "all":
+            count += len(await self._bound(topic))
         return Count(count, complete=True)
 
     async def close_channel(self, channel: str, reason: str = "revoked") -> bool:
         """Close the connection behind a channel, with a reason of ``antiphon.wire.codes``; False: there is none."""
         require_channel(channel)
-        _require_reason(reason)
+        require_reason(reason)
         node = self._owner(channel)
         mailbox = node.hub.mailboxes.get(channel) if node is not None else None
         if node is None or mailbox is None:
@@ -151,7 +150,7 @@ class ChannelLayer(Sends):
         return await self._close_identity("session", session_key, reason)
 
     async def _close_identity(self, kind: str, key: str, reason: str) -> int:
-        _require_reason(reason)
+        require_reason(reason)
         self._revocations.add(kind, key, reason)
 
         async def close(node: Node) -> int:
@@ -171,16 +170,17 @@ class ChannelLayer(Sends):
 
     async def flush(self) -> None:
         """Forget every group, and every message that waits. Connections stay open."""
-
-        async def clear(node: Node) -> None:
-            for mailbox in tuple(node.hub.mailboxes.values()):
-                mailbox.queue.clear()
-                node.leave_all(mailbox)
-                if mailbox.owner is None and not mailbox.readers:
-                    node.close(mailbox)
-
         for node in self._alive():
-            await self._on(node, partial(clear, node))
+            await self._on(node, partial(self._clear, node))
+
+    async def _clear(self, node: Node) -> None:
+        for count, mailbox in enumerate(tuple(node.hub.mailboxes.values())):
+            mailbox.queue.clear()
+            node.leave_all(mailbox)
+            if mailbox.owner is None and not mailbox.readers:
+                node.close(mailbox)
+            if count % 500 == 499:
+                await asyncio.sleep(0)  # the loop serves its sockets meanwhile
 
     async def close(self) -> None:
         """End every node of this process. The layer may be used again; it starts anew."""
@@ -215,6 +215,51 @@ class ChannelLayer(Sends):
             },
         }
 
+    async def health(self) -> dict[str, Any]:
+        """Say whether the engine works: {"ok", "engine", "links", "nodes", "lost"}, as documented in ``docs/logging.md``."""
+        return {"ok": True, "engine": self.engine_name, "links": [], "nodes": len(self._alive()), "lost": 0}
+
+    async def nodes_info(self, *, limit: int = CHANNELS_MAX, timeout_s: float | None = None) -> Described:
+        """Describe every node: its process, counters, and at most ``limit`` of its channels and groups.
+
+        A node is {"id", "host", "pid", "process", "started_s", "channels", "groups": {name: count}, "stats",
+        "truncated"}; a channel is {"channel", "consumer", "user", "session": bool, "groups", "waiting", "capacity"}.
+        ``complete`` is False, and it is logged, when a node did not answer within ``timeout_s`` (the layer's, by
+        default).
+        """
+        stats = self.stats()
+
+        async def describe(node: Node) -> dict[str, Any]:
+            return describe_node(node, stats, limit, self.max_message_bytes)
+
+        nodes = self._alive()
+        found = await asyncio.gather(
+            *(self._on(node, partial(describe, node), timeout_s) for node in nodes), return_exceptions=True
+        )
+        for failure in found:
+            if isinstance(failure, BaseException):
+                logger.warning("A node is missing in nodes_info(): %s", failure)
+        infos = [info for info in found if isinstance(info, dict)]
+        return Described(infos, complete=len(infos) == len(nodes))
+
+    async def ping_node(self, node_id: str, *, timeout_s: float | None = None) -> float:
+        """Return how many seconds a node takes to answer. Raises NodeUnreachable when it does not."""
+        before = time.monotonic()
+        await self._ping(node_id, timeout_s)
+        return time.monotonic() - before
+
+    async def _ping(self, node_id: str, timeout_s: float | None) -> None:
+        async def answer() -> None: ...
+
+        node = self._by_id.get(node_id)
+        if node is None:
+            raise NodeUnreachable(f"no node {node_id!r} in this process")
+        await self._on(node, answer, timeout_s)
+
+    async def bindings(self) -> dict[str, list[str]]:
+        """Return the worker channels that are members of groups: group -> worker channels."""
+        return {}
+
     def revoked_since(self, user: str | None, session: str | None, since_s: float) -> str | None:
         """Return the reason if a connection that was let in at ``since_s`` (monotonic) was closed meanwhile."""
         return self._revocations.since(user, session, since_s)
@@ -234,6 +279,9 @@ class ChannelLayer(Sends):
         node.open(mailbox)
         return node, mailbox
 
+    async def _bound(self, topic: str) -> list[str]:
+        return await self._engine.bound(topic) if isinstance(self._engine, QueueEngine) else []
+
     async def _discard(self, topic: str | None, channel: str) -> None:
         if not is_local(channel):
             await self._queues().unbind(topic, channel)
@@ -252,6 +300,7 @@ class ChannelLayer(Sends):
         await self._on(node, leave)
 
 
-def _require_reason(reason: str) -> None:
+def require_reason(reason: str) -> None:
+    """Raise ValueError unless ``reason`` is one of ``antiphon.wire.codes``."""
     if reason not in REASONS:
         raise ValueError(f"reason: expected one of {', '.join(REASONS)}; got {reason!r}")

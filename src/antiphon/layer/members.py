@@ -1,11 +1,11 @@
-"""What is said of a group's members: plain lists and numbers that also say whether they are complete."""
+"""What is said of groups and nodes: plain lists and numbers that also say whether they are complete."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Self
+from typing import Any, Self
 
-__all__ = ["Channels", "Count"]
+__all__ = ["Channels", "Count", "Described"]
 
 
 class Channels(list[str]):
@@ -28,3 +28,13 @@ class Count(int):
         count = super().__new__(cls, value)
         count.complete = complete
         return count
+
+
+class Described(list[dict[str, Any]]):
+    """What nodes say of themselves; ``complete`` is False when one did not answer in time."""
+
+    complete: bool
+
+    def __init__(self, nodes: Iterable[dict[str, Any]] = (), *, complete: bool = True) -> None:
+        super().__init__(nodes)
+        self.complete = complete

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import weakref
 from asyncio import _get_running_loop
 from collections.abc import Awaitable, Iterator, Mapping, MutableMapping
 from re import Pattern
@@ -55,7 +53,7 @@ class InMemoryChannelLayer(ChannelLayer):
             channel_capacity=channel_capacity,
             **kwargs,
         )
-        _layers.add(self)
+        self._bus.on_drop = self._dropped
 
     @property
     def channels(self) -> MutableMapping[str, Any]:
@@ -78,7 +76,7 @@ class InMemoryChannelLayer(ChannelLayer):
         engine = MemoryEngine(self._bus)
         node = Node(loop, engine, self.drops, self.expiry)
         engine.attach(node.hub, loop)
-        engine.subscribe_now((node.inbox,))
+        engine.subscribe((node.inbox,))
         return node
 
     def _publish(self, topic: str, body: bytes, extra: dict[str, Any] | None) -> Receipt | Awaitable[Receipt]:
@@ -113,23 +111,20 @@ class InMemoryChannelLayer(ChannelLayer):
         await super().flush()
         self._bus.flush()
 
+    async def bindings(self) -> dict[str, list[str]]:
+        """Return the worker channels that are members of groups: group -> worker channels."""
+        return {topic[2:]: sorted(queues) for topic, queues in self._bus.bindings().items()}
+
     def stats(self) -> dict[str, Any]:
         """Return the counters and gauges of this process."""
         stats = super().stats()
         queues = tuple(self._bus.queues.values())
         stats["worker_channels"] = {queue.name: len(queue) for queue in queues if len(queue)}
-        expired = self._bus.queue_expired + sum(queue.expired for queue in queues)
-        for reason, count in (("expired", expired), ("over_capacity", self._bus.queue_drops)):
-            if count:
-                stats["drops"][reason] = stats["drops"].get(reason, 0) + count
-                stats["dropped"] += count
         return stats
 
 
 _COMMON = {"expiry", "group_expiry", "capacity", "channel_capacity"}
 _OPTIONS = {"overflow", "channel_overflow", "max_message_bytes", "timeout_s"}
-
-_layers: weakref.WeakSet[InMemoryChannelLayer] = weakref.WeakSet()
 
 
 class _ChannelsView(MutableMapping[str, Any]):
@@ -165,12 +160,3 @@ class _ChannelsView(MutableMapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._all())
-
-
-def _after_fork() -> None:
-    for layer in tuple(_layers):
-        layer.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -11,6 +11,7 @@ from typing import Any
 from ..engines.base import Engine
 from ..names import inbox_topic, new_node_id
 from .drops import Drop, Drops
+from .gate import Gate
 from .hub import Hub
 from .mailbox import Mailbox
 
@@ -33,12 +34,19 @@ class Lane:
 class Node:
     """A loop that owns channels. Made on first need; gone with its loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, engine: Engine, drops: Drops, idle_after_s: float) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        engine: Engine,
+        drops: Drops,
+        idle_after_s: float,
+        gate: Gate | None = None,
+    ) -> None:
         self.id = new_node_id()
         self.loop = loop
         self.engine = engine
         self.drops = drops
-        self.hub = Hub(loop, drops)
+        self.hub = Hub(loop, drops, gate)
         self.lane = Lane()
         self.idle_after_s = idle_after_s
         self.idle_channels = 0
@@ -85,18 +93,28 @@ class Node:
     async def join(self, topic: str, mailbox: Mailbox) -> None:
         """Make a mailbox a member of a topic; what is published from now on reaches it."""
         if self.hub.add(topic, mailbox):
-            done = self._subscribing[topic] = asyncio.get_running_loop().create_future()
-            try:
-                await self.engine.subscribe((topic,))
-            except BaseException:
-                self.hub.discard(topic, mailbox)
-                raise
-            finally:
-                del self._subscribing[topic]
-                done.set_result(None)
-        elif topic in self._subscribing:
-            # Not the first, but the first is not through yet: without its word nothing would be promised.
-            await asyncio.shield(self._subscribing[topic])
+            subscribed = self.engine.subscribe((topic,))
+            if subscribed is None:
+                return
+            self._subscribing[topic] = subscribed
+            subscribed.add_done_callback(lambda done: self._forget_subscribing(topic, done))
+        else:
+            # Not the first, but the first may not be through yet: without the engine's word nothing is promised.
+            pending = self._subscribing.get(topic)
+            if pending is None:
+                return
+            subscribed = pending
+        try:
+            await asyncio.shield(subscribed)
+        except BaseException:
+            self.leave(topic, mailbox)
+            raise
+
+    def _forget_subscribing(self, topic: str, done: asyncio.Future[None]) -> None:
+        if self._subscribing.get(topic) is done:
+            del self._subscribing[topic]
+        if not done.cancelled():
+            done.exception()  # whoever waited has gone
 
     def leave(self, topic: str, mailbox: Mailbox) -> None:
         """End a membership."""

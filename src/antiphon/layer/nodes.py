@@ -7,10 +7,13 @@ One node for each event loop that owns channels, and one lane for each loop or t
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+import weakref
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from re import Pattern
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..engines.base import ProcessEngine
 from ..exceptions import NodeUnreachable, OptionError
@@ -21,6 +24,9 @@ from .drops import Drop, Drops
 from .mailbox import POLICIES, Mailbox
 from .node import Lane, Node
 from .revocations import Revocations
+
+if TYPE_CHECKING:
+    from .cipher import Cipher
 
 __all__ = ["Nodes"]
 
@@ -61,12 +67,15 @@ class Nodes(BaseChannelLayer):
         self.drops = Drops()
         self._revocations = Revocations()
         self._engine = engine
+        self._cipher: Cipher | None = None
         self._nodes: dict[asyncio.AbstractEventLoop, Node] = {}
         self._by_id: dict[str, Node] = {}
         self._lock = threading.Lock()
         self._lanes = threading.local()
+        self._spare_lanes: list[Lane] = []
         self._sent = [0]
         self._idle_channels = 0
+        _layers.add(self)
         self._retired: dict[str, float] = dict.fromkeys(("arrived", "delivered", "dropped", "undecodable"), 0)
 
     def _node(self, *, lasting: bool = True) -> Node:
@@ -116,7 +125,8 @@ class Nodes(BaseChannelLayer):
         raise NodeUnreachable(f"no node {node_of(channel)!r} to ask for channel {channel!r}")
 
     def _may_reopen(self, channel: str) -> bool:
-        return False
+        # One made by hand may have been forgotten because nobody used it; a consumer's has ended with its connection.
+        return "!x" in channel
 
     def _open_hand_made(self, node: Node, channel: str) -> Mailbox:
         mailbox = Mailbox(
@@ -129,16 +139,17 @@ class Nodes(BaseChannelLayer):
         node.open(mailbox)
         return mailbox
 
-    async def _on(self, node: Node, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Run a coroutine on a node's loop, from whichever loop this is."""
+    async def _on(self, node: Node, call: Callable[[], Coroutine[Any, Any, T]], timeout_s: float | None = None) -> T:
+        """Run a coroutine on a node's loop, from whichever loop this is; ``timeout_s``: the layer's by default."""
         if node.loop is asyncio.get_running_loop() or not node.loop.is_running():
             # A loop that stands still cannot be in the middle of anything: its tables may be touched from here.
             return await call()
+        timeout_s = timeout_s or self.timeout_s
         future = asyncio.run_coroutine_threadsafe(call(), node.loop)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), self.timeout_s)
+            return await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
         except TimeoutError:
-            raise NodeUnreachable(f"node {node.id} did not answer within timeout_s ({self.timeout_s} s)") from None
+            raise NodeUnreachable(f"node {node.id} did not answer within timeout_s ({timeout_s} s)") from None
 
     def _lose(self, reason: str, channel: str) -> None:
         # What no node of this process can count.
@@ -152,6 +163,19 @@ class Nodes(BaseChannelLayer):
         if lane is None:
             lane = self._lanes.lane = Lane()
         return lane
+
+    @contextmanager
+    def _spare_lane(self) -> Iterator[Lane]:
+        """Lend a lane to a call on a loop that ``async_to_sync`` made: its thread is new, and ends with it."""
+        try:
+            lane = self._spare_lanes.pop()
+        except IndexError:
+            lane = Lane()
+        try:
+            yield lane
+        finally:
+            self._sent[0] += 1
+            self._spare_lanes.append(lane)
 
     def _alias(self) -> str | None:
         from .registry import channel_layers  # the registry imports layers, not the other way round
@@ -170,9 +194,22 @@ class Nodes(BaseChannelLayer):
         self._nodes, self._by_id = {}, {}
         self._lock = threading.Lock()
         self._lanes = threading.local()
+        self._spare_lanes = []
         self.drops.after_fork()
 
 
 def _require(fits: bool, name: str, expected: str, value: object) -> None:
     if not fits or isinstance(value, bool):
         raise OptionError(f"{name}: expected {expected}; got {value!r}")
+
+
+_layers: weakref.WeakSet[Nodes] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for layer in tuple(_layers):
+        layer.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

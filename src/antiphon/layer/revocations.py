@@ -23,16 +23,28 @@ class Revocations:
     def __repr__(self) -> str:
         return f"<Revocations {len(self._closed)}>"
 
-    def add(self, kind: str, key: str, reason: str) -> None:
-        """Remember that all connections of a user or session (``kind``) were closed now."""
+    def add(self, kind: str, key: str, reason: str, *, age_s: float = 0.0) -> None:
+        """Remember that all connections of a user or session (``kind``) were closed, now or ``age_s`` ago."""
         now = time.monotonic()
-        # In the order of their times, so the old ones are the first: each is dropped once.
+        known = self._closed.get((kind, key))
+        if known is not None and known[0] > now - age_s:
+            return
+        # Nearly in the order of their times, so the old ones are the first: each is dropped once.
         self._closed.pop((kind, key), None)
-        self._closed[kind, key] = (now, reason)
+        self._closed[kind, key] = (now - age_s, reason)
         for old, (at, _) in list(self._closed.items()):
             if at >= now - KEPT_S:
                 break
             self._closed.pop(old, None)
+
+    def recent(self, seconds: float) -> list[tuple[str, str, str, float]]:
+        """Return [(kind, key, reason, age in seconds)] of what was closed in the last ``seconds``."""
+        now = time.monotonic()
+        return [
+            (kind, key, reason, now - at)
+            for (kind, key), (at, reason) in list(self._closed.items())
+            if now - at <= seconds
+        ]
 
     def since(self, user: str | None, session: str | None, since_s: float) -> str | None:
         """Return the reason of a close after ``since_s``, if there was one."""

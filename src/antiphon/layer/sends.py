@@ -5,23 +5,33 @@ from __future__ import annotations
 import asyncio
 import time
 from asyncio import _get_running_loop
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
+from functools import partial
 from time import time_ns
 from typing import Any
 
 from .. import framework, names
 from ..codec import encode
-from ..engines.base import QueueEngine
-from ..envelope import MESSAGE, pack, unpack
-from ..exceptions import ChannelFull, InvalidChannelLayerError, MessageTooLarge
+from ..engines.base import BatchPublisher
+from ..envelope import MESSAGE, Envelope, pack
+from ..exceptions import ChannelFull, MessageTooLarge
 from ..framework import user_key
-from ..names import group_topic, is_local, known_groups, node_of, require_channel, require_group, user_topic
+from ..names import (
+    group_topic,
+    is_local,
+    known_groups,
+    node_of,
+    queue_topic,
+    require_channel,
+    require_group,
+    user_topic,
+)
 from ..types import Message, Receipt
 from .capture import Sent, record, recorders
 from .node import Lane, Node
-from .nodes import Nodes
+from .worker_channels import WorkerChannels
 
-__all__ = ["Sends", "checked_channels", "receipt_of"]
+__all__ = ["Sends", "checked_channels", "checked_groups", "receipt_of"]
 
 # Receipts of messages that one node took and none of its members dropped: the common ones, made once.
 _RECEIPTS_MAX = 257
@@ -35,7 +45,7 @@ def receipt_of(delivered: int, dropped: int) -> Receipt:
     return Receipt(1, None, "sent", delivered, dropped)
 
 
-class Sends(Nodes):
+class Sends(WorkerChannels):
     """The sending half of :class:`~antiphon.layers.ChannelLayer`."""
 
     async def send(self, channel: str, message: Message) -> Receipt:
@@ -49,7 +59,7 @@ class Sends(Nodes):
         if recorders:
             record(Sent("channel", channel, message, layer=self._alias()))
         if not is_local(channel):
-            await self._put(channel, self._pack(body))
+            await self._put(channel, self._pack(queue_topic(channel), body))
             return Receipt(delivered=1, dropped=0)
         node = self._owner(channel)
         if node is not None and node.loop is asyncio.get_running_loop():
@@ -77,7 +87,7 @@ class Sends(Nodes):
 
     async def groups_send(self, groups: Iterable[str], message: Message, *, exclude: Iterable[str] = ()) -> Receipt:
         """Send to every channel of several groups; one that is in more of them gets the message once."""
-        topics = _groups(groups)
+        topics = checked_groups(groups)
         body = self._encode(message)
         excluded = checked_channels(exclude)
         if recorders:
@@ -103,7 +113,7 @@ class Sends(Nodes):
             for group, message in sends:
                 record(Sent("group", group, message, layer=self._alias()))
         # Every one has its place in line before the first is waited for.
-        return [await _finished(receipt) for receipt in [self._publish("g:" + g, body, None) for g, body in checked]]
+        return await _all_finished([self._publish("g:" + g, body, None) for g, body in checked])
 
     async def user_send(self, user: Any, message: Message, *, exclude: Iterable[str] = ()) -> Receipt:
         """Send to all connections of a user whose consumer class has ``user_channel = True``.
@@ -121,9 +131,31 @@ class Sends(Nodes):
         """Raise CrossProcessError if the members can only be where this engine does not reach."""
 
     def publish_blocking(self, topics: list[str], body: bytes, extra: dict[str, Any] | None) -> Receipt:
-        """Publish from a thread without a loop; ``body`` as ``encode`` made it. The plain functions use it."""
-        payload = self._pack(body, extra)
-        return _sum([self._engine.publish_blocking(topic, payload) for topic in topics])
+        """Publish from a thread without a loop; ``body`` as ``encode`` made it."""
+        return _sum([self._engine.publish_blocking(*packed) for packed in self.pack(topics, body, extra)])
+
+    def publish_in_line(self, packed: Sequence[tuple[str, bytes]]) -> tuple[list[Receipt], Exception | None]:
+        """Publish [(topic, payload)] in order, from a thread without a loop, up to the first that fails.
+
+        Returns the receipts of those that the engine confirmed, and why not of the next. What became of those after
+        it nobody knows: they, too, are to be sent again, marked by ``mark_again``.
+        """
+        if isinstance(self._engine, BatchPublisher):
+            return self._engine.publish_many_blocking(packed)
+        receipts: list[Receipt] = []
+        try:
+            for topic, payload in packed:
+                receipts.append(self._engine.publish_blocking(topic, payload))
+        except Exception as exc:
+            return receipts, exc
+        return receipts, None
+
+    def pack(self, topics: list[str], body: bytes, extra: dict[str, Any] | None = None) -> list[tuple[str, bytes]]:
+        """Return [(topic, payload)] of one message of this thread's lane: its place in the lane is taken now."""
+        lane = self._lane()
+        self._sent[0] += 1
+        lane.n += 1
+        return [(topic, self._seal(MESSAGE, topic, lane, body, extra)) for topic in topics]
 
     def encode(self, message: Message) -> bytes:
         """Check and encode a message; the errors are those of ``group_send``."""
@@ -140,34 +172,44 @@ class Sends(Nodes):
             )
         return body
 
-    def _pack(self, body: bytes, extra: dict[str, Any] | None = None, lane: Lane | None = None) -> bytes:
+    def _pack(self, topic: str, body: bytes, extra: dict[str, Any] | None = None, lane: Lane | None = None) -> bytes:
         if lane is None:
             lane = self._lane()
             self._sent[0] += 1
         lane.n = n = lane.n + 1
-        return pack(MESSAGE, lane.id, n, time_ns() // 1000, body, extra)
+        if self._cipher is None:
+            return pack(MESSAGE, lane.id, n, time_ns() // 1000, body, extra)
+        return self._seal(MESSAGE, topic, lane, body, extra)
+
+    def _seal(self, kind: int, topic: str, lane: Lane, body: bytes, extra: dict[str, Any] | None) -> bytes:
+        seal = partial(self._cipher.seal, topic) if self._cipher is not None else None
+        return pack(kind, lane.id, lane.n, time_ns() // 1000, body, extra, seal)
 
     def _publish(self, topic: str, body: bytes, extra: dict[str, Any] | None) -> Receipt | Awaitable[Receipt]:
         node = self._nodes.get(_get_running_loop())  # type: ignore[arg-type]  # None is nobody's loop
         if node is None:
-            return self._engine.publish_blocking(topic, self._pack(body, extra))
+            return self._publish_without_node(topic, body, extra)
         hub = node.hub
         arrived = hub.arrived
-        receipt = node.engine.publish(topic, self._pack(body, extra, node.lane))
+        receipt = node.engine.publish(topic, self._pack(topic, body, extra, node.lane))
         if type(receipt) is Receipt and receipt.nodes == 1 and hub.arrived != arrived:
             return receipt_of(hub.taken, hub.missed)  # one node, and it was this one, inside the call
         return receipt
+
+    def _publish_without_node(
+        self, topic: str, body: bytes, extra: dict[str, Any] | None
+    ) -> Receipt | Awaitable[Receipt]:
+        # The memory engine takes a message from any thread, without waiting for anything.
+        return self._engine.publish_blocking(topic, self._pack(topic, body, extra))
 
     async def _publish_copies(self, topics: list[str], body: bytes, extra: dict[str, Any]) -> Receipt:
         node = self._nodes.get(asyncio.get_running_loop())
         if node is None:
             return self.publish_blocking(topics, body, extra)
-        payload = self._pack(body, extra, node.lane)
-        receipts = []
-        for topic in topics:
-            receipt = node.engine.publish(topic, payload)
-            receipts.append(receipt if isinstance(receipt, Receipt) else await receipt)
-        return _sum(receipts)
+        node.lane.n += 1
+        # Every copy has its place in line before the first is waited for.
+        receipts = [node.engine.publish(topic, self._seal(MESSAGE, topic, node.lane, body, extra)) for topic in topics]
+        return _sum(await _all_finished(receipts))
 
     def _put_here(self, node: Node, channel: str, body: bytes) -> Receipt:
         mailbox = node.hub.mailboxes.get(channel)
@@ -178,21 +220,11 @@ class Sends(Nodes):
             mailbox = self._open_hand_made(node, channel)
         if len(mailbox.queue) >= mailbox.capacity and not node.hub.make_room(mailbox):
             raise ChannelFull(channel)
-        envelope = unpack(self._pack(body, None, node.lane), node.inbox, time.monotonic())
+        node.lane.n += 1
+        envelope = Envelope(node.inbox, time.monotonic(), body)
         taken = node.hub.put(mailbox, envelope)
         node.hub.delivered += taken
         return Receipt(1, None, "sent", int(taken), int(not taken))
-
-    async def _put(self, channel: str, payload: bytes) -> None:
-        if not await self._queues().put(channel, payload, self.get_capacity(channel), self.expiry):
-            raise ChannelFull(channel)
-
-    def _queues(self) -> QueueEngine:
-        if not isinstance(self._engine, QueueEngine):
-            raise InvalidChannelLayerError(
-                f"{type(self).__name__} has no worker channels; antiphon.layers.InMemoryChannelLayer has"
-            )
-        return self._engine
 
 
 def _check_message(message: Message) -> None:
@@ -213,7 +245,8 @@ def checked_channels(exclude: Iterable[str]) -> list[str]:
     return channels
 
 
-def _groups(groups: Iterable[str]) -> list[str]:
+def checked_groups(groups: Iterable[str]) -> list[str]:
+    """Return the topics of several groups, each with a valid name, and once."""
     if isinstance(groups, str):
         raise TypeError(f"groups: expected a list of groups; got the str {groups!r}")
     groups = list(groups)
@@ -224,6 +257,20 @@ def _groups(groups: Iterable[str]) -> list[str]:
 
 async def _finished(receipt: Receipt | Awaitable[Receipt]) -> Receipt:
     return receipt if isinstance(receipt, Receipt) else await receipt
+
+
+async def _all_finished(receipts: Sequence[Receipt | Awaitable[Receipt]]) -> list[Receipt]:
+    """Wait for all, then raise the first error: one that nobody fetched would be logged as forgotten."""
+    finished: list[Receipt] = []
+    failure: Exception | None = None
+    for receipt in receipts:
+        try:
+            finished.append(await _finished(receipt))
+        except Exception as exc:
+            failure = failure or exc
+    if failure is not None:
+        raise failure
+    return finished
 
 
 def _sum(receipts: list[Receipt]) -> Receipt:

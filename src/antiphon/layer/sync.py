@@ -1,35 +1,54 @@
 """Plain functions for synchronous code: views, threads, tasks, commands, the shell. Knows no engine.
 
-Each checks and encodes at the call, so that what is wrong fails there. Inside a transaction the send waits for the
-commit and is gone with a rollback; a failure after the commit is retried, then logged, counted and given to
-``on_publish_error``: it never raises into code whose data is committed.
+Each checks and encodes at the call, so that what is wrong fails there. Inside a transaction a send waits for the commit
+and is gone with a rollback; what becomes of it then is in ``deferred.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
-from .. import framework, options
-from ..exceptions import CrossProcessError, EngineUnavailable
 from ..framework import user_key
-from ..names import group_topic, require_group, user_topic
+from ..names import inbox_topic, is_local, node_of, queue_topic, require_channel, require_group, user_topic
 from ..types import Message, Receipt
 from .background import background_loop
-from .capture import Sent, record, recorders
-from .drops import Drop, resolve_hook
+from .deferred import Send
 from .layer import ChannelLayer
 from .registry import DEFAULT_CHANNEL_LAYER, channel_layers, get_channel_layer
-from .sends import checked_channels
+from .sends import checked_channels, checked_groups
 
-__all__ = ["close_channel", "close_session", "close_user", "group_send", "post", "user_send"]
+__all__ = ["close_channel", "close_session", "close_user", "group_send", "groups_send", "post", "send", "user_send"]
 
 logger = logging.getLogger("antiphon.layer")
 
 T = TypeVar("T")
+
+
+def send(
+    channel: str,
+    message: Message,
+    *,
+    layer: str = DEFAULT_CHANNEL_LAYER,
+    database: str = "default",
+    on_commit: bool = True,
+) -> Receipt:
+    """Send to one channel from synchronous code, a worker channel or a connection's; after the commit, as ``group_send``.
+
+    Raises ChannelFull when a worker channel is full, unless it waits for a commit: then that is reported as any
+    failure after a commit.
+    """
+    _refuse_on_loop("send", "await get_channel_layer().send(channel, message)")
+    require_channel(channel)
+    ours = _ours(layer, "send")
+    if is_local(channel):
+        node = ours._owner(channel)
+        topic = node.inbox if node is not None else inbox_topic(node_of(channel) or "")
+    else:
+        topic = queue_topic(channel)
+    return Send("channel", channel, [topic], message, ours, alias=layer).go(database if on_commit else None)
 
 
 def group_send(
@@ -48,14 +67,34 @@ def group_send(
     """
     _refuse_on_loop("group_send", "await get_channel_layer().group_send(group, message)")
     require_group(group)
-    send = _Send("group", group, group_topic(group), message, tuple(checked_channels(exclude)), layer)
-    return send.go(database if on_commit else None)
+    excluded = tuple(checked_channels(exclude)) if exclude else ()
+    one = Send("group", group, ["g:" + group], message, _ours(layer, "group_send"), alias=layer, exclude=excluded)
+    return one.go(database if on_commit else None)
+
+
+def groups_send(
+    groups: Iterable[str],
+    message: Message,
+    *,
+    exclude: Iterable[str] = (),
+    layer: str = DEFAULT_CHANNEL_LAYER,
+    database: str = "default",
+    on_commit: bool = True,
+) -> Receipt:
+    """Send to several groups, as ``group_send`` to one; who is in more of them gets the message once."""
+    _refuse_on_loop("groups_send", "await get_channel_layer().groups_send(groups, message)")
+    topics = checked_groups(groups)
+    excluded = tuple(checked_channels(exclude))
+    target = tuple(topic[2:] for topic in topics)
+    one = Send("group", target, topics, message, _ours(layer, "groups_send"), alias=layer, exclude=excluded)
+    return one.go(database if on_commit else None) if topics else Receipt(nodes=0, delivered=0, dropped=0)
 
 
 def user_send(
     user: Any,
     message: Message,
     *,
+    exclude: Iterable[str] = (),
     layer: str = DEFAULT_CHANNEL_LAYER,
     database: str = "default",
     on_commit: bool = True,
@@ -63,7 +102,9 @@ def user_send(
     """Send to all connections of a user (object or primary key), as ``group_send`` does to a group's."""
     _refuse_on_loop("user_send", "await get_channel_layer().user_send(user, message)")
     key = user_key(user)
-    return _Send("user", key, user_topic(key), message, (), layer).go(database if on_commit else None)
+    excluded = tuple(checked_channels(exclude))
+    one = Send("user", key, [user_topic(key)], message, _ours(layer, "user_send"), alias=layer, exclude=excluded)
+    return one.go(database if on_commit else None)
 
 
 def close_channel(channel: str, reason: str = "revoked", *, layer: str = DEFAULT_CHANNEL_LAYER) -> bool:
@@ -113,61 +154,6 @@ def _ours(alias: str, name: str) -> ChannelLayer:
             f"{type(layer).__qualname__}: what that one can do it does through async_to_sync(get_channel_layer().…)"
         )
     return layer
-
-
-class _Send:
-    """One send, checked and encoded, that leaves now or after a commit."""
-
-    __slots__ = ("alias", "body", "exclude", "kind", "layer", "message", "target", "topic")
-
-    def __init__(
-        self, kind: str, target: str, topic: str, message: Message, exclude: tuple[str, ...], alias: str
-    ) -> None:
-        layer = _ours(alias, f"{kind}_send")
-        self.kind, self.target, self.topic = kind, target, topic
-        self.message, self.exclude, self.alias, self.layer = message, exclude, alias, layer
-        self.body = layer.encode(message)
-        # Now, not after the commit, where it could only be logged.
-        layer.require_reach()
-
-    def __repr__(self) -> str:
-        return f"<send to {self.kind} {self.target!r} on {self.alias!r}: {self.message.get('type')!r}>"
-
-    def go(self, database: str | None) -> Receipt:
-        deferred = database is not None and framework.current().on_commit(self.after_commit, database)
-        if recorders:
-            record(Sent(self.kind, self.target, self.message, self.exclude, deferred, self.alias, database))
-        return Receipt(state="deferred") if deferred else self.publish()
-
-    def publish(self) -> Receipt:
-        extra = {"x": list(self.exclude)} if self.exclude else None
-        return self.layer.publish_blocking([self.topic], self.body, extra)
-
-    def after_commit(self) -> None:
-        deadline = time.monotonic() + options.get("publish_retry_s")
-        pause = 0.02
-        while True:
-            try:
-                self.publish()
-                return
-            except Exception as exc:
-                # What another try cannot mend fails at once; nobody's commit hook should sleep for nothing.
-                mendable = isinstance(exc, EngineUnavailable) and not isinstance(exc, CrossProcessError)
-                if not mendable or time.monotonic() + pause > deadline:
-                    self._failed(exc)
-                    return
-            time.sleep(pause)
-            pause = min(pause * 2, 0.4)
-
-    def _failed(self, exc: Exception) -> None:
-        logger.error("Not sent after the commit: %r: %s", self, exc, exc_info=exc)
-        self.layer.drops.add(Drop("publish_failed", self.target if self.kind == "group" else None, repr(self)))
-        hook = resolve_hook(options.get("on_publish_error"))
-        if hook is not None:
-            try:
-                hook(exc, self)
-            except Exception:
-                logger.exception("on_publish_error raised")
 
 
 # For the manager's other users: the layers that exist now.

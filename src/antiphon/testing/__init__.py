@@ -17,6 +17,7 @@ from .websocket import WebsocketCommunicator
 if TYPE_CHECKING:
     from .live import ChannelsLiveServerTestCase as ChannelsLiveServerTestCase
     from .live import LiveServerTestCase as LiveServerTestCase
+    from .suite import EngineSuite as EngineSuite
 
 # Without the names that need Django: "import *" must work where it is not installed.
 __all__ = [
@@ -37,4 +38,8 @@ def __getattr__(name: str) -> Any:
         from . import live
 
         return getattr(live, name)
+    if name == "EngineSuite":  # for the authors of engines alone
+        from .suite import EngineSuite
+
+        return EngineSuite
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

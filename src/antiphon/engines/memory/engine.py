@@ -14,17 +14,20 @@ import time
 import weakref
 from asyncio import _get_running_loop
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from ...exceptions import CrossProcessError
 from ...types import Arrival, Receipt
 from ..base import Leased, Sink
-from .queue import MemoryQueue
+from .queue import DEAD, MemoryQueue
 from .siblings import Siblings
 
 __all__ = ["MemoryBus", "MemoryEngine"]
 
 _RECEIPTS = tuple(Receipt(nodes) for nodes in range(33))
+# What the queue of what cannot be handled holds, and for how long.
+DEAD_CAPACITY = 1000
+DEAD_EXPIRY_S = 86400.0
 
 
 class MemoryEngine:
@@ -67,12 +70,8 @@ class MemoryEngine:
         """Whether the node's loop can still run anything."""
         return self._loop is not None and not self._loop.is_closed()
 
-    async def subscribe(self, topics: Collection[str]) -> None:
+    def subscribe(self, topics: Collection[str]) -> None:
         """Subscribe; what is published from now on arrives."""
-        self.subscribe_now(topics)
-
-    def subscribe_now(self, topics: Collection[str]) -> None:
-        """Subscribe without an event loop's turn."""
         self._topics.update(topics)
         self.bus.subscribe(self, topics)
 
@@ -110,13 +109,17 @@ class MemoryEngine:
 class MemoryBus:
     """The process's state: who subscribes to what, and the worker channels. Safe from any thread."""
 
-    def __init__(self, name: str = "default") -> None:
+    def __init__(self, name: str = "default", *, max_deliveries: int = 5) -> None:
         self.name = name
         self.siblings = Siblings(name)
         self.forked_from: int | None = None
-        self.queue_drops = 0
+        self.max_deliveries = max_deliveries
+        # Learns what a worker channel loses: reason, queue, how many, the topic if it came by one. Called without locks.
+        self.on_drop: Callable[[str, str, int, str | None], None] | None = None
         self._reset()
         _buses.add(self)
+
+    waits_for_nobody = True
 
     def __repr__(self) -> str:
         return f"<MemoryBus {self.name!r} {len(self._engines)} nodes, {len(self.queues)} queues>"
@@ -128,7 +131,6 @@ class MemoryBus:
         self.queues: dict[str, MemoryQueue] = {}
         self._bindings: dict[str, dict[str, tuple[int, float, float]]] = {}
         self._swept_s = 0.0
-        self.queue_expired = 0
 
     # Nodes
 
@@ -219,19 +221,24 @@ class MemoryBus:
         # Under the lock, until the caller put or counted itself a reader: else the queue may be forgotten in between.
         queue = self.queues.get(name)
         if queue is None:
-            queue = self.queues[name] = MemoryQueue(name)
+            queue = self.queues[name] = MemoryQueue(name, self.max_deliveries)
         return queue
 
-    def put_now(self, queue: str, payload: bytes, capacity: int, expiry_s: float) -> bool:
+    def put_now(self, queue: str, payload: bytes, capacity: int, expiry_s: float, topic: str | None = None) -> bool:
         """Append to a worker channel; False when it is full."""
         if not self._engines and self.forked_from is not None:
             self.require_reach()
         with self._lock:
-            return self._queue(queue).put(payload, capacity, expiry_s)
+            target = self._queue(queue)
+            done = target.put(payload, capacity, expiry_s, topic)
+        self._report(target)
+        return done
 
-    async def put(self, queue: str, payload: bytes, capacity: int, expiry_s: float) -> bool:
+    async def put(
+        self, queue: str, payload: bytes, capacity: int, expiry_s: float, *, topic: str | None = None
+    ) -> bool:
         """Append to a worker channel; False when it is full."""
-        return self.put_now(queue, payload, capacity, expiry_s)
+        return self.put_now(queue, payload, capacity, expiry_s, topic)
 
     async def lease(self, queue: str) -> Leased:
         """Wait for a message of a worker channel and take it."""
@@ -245,6 +252,7 @@ class MemoryBus:
             with self._lock:
                 target.readers -= 1
                 self._forget_idle(target)
+            self._report(target)
 
     async def ack(self, queue: str, token: int) -> None:
         """Confirm a leased message."""
@@ -253,17 +261,33 @@ class MemoryBus:
             target.ack(token)
             self._forget_idle(target)
 
-    async def release(self, queue: str, token: int) -> None:
-        """Give a leased message back, to the front."""
+    async def release(self, queue: str, token: int, *, unread: bool = False) -> None:
+        """Give a leased message back, to its place; to the dead queue when it was given out too often."""
         target = self.queues.get(queue)
-        if target is not None:
-            target.release(token)
+        dead = target.release(token, unread=unread) if target is not None else None
+        if target is None or dead is None:
+            return
+        self._forget_idle(target)
+        if not self.put_now(queue + DEAD, dead.payload, DEAD_CAPACITY, DEAD_EXPIRY_S, dead.topic):
+            self._drop("over_capacity", queue + DEAD, 1)
+        self._drop("dead", queue, 1)
+
+    async def put_back(self, queue: str, leased: Leased) -> None:
+        """Undo an ``ack``."""
+        with self._lock:
+            self._queue(queue).put_back(leased)
 
     def _forget_idle(self, queue: MemoryQueue) -> None:
         with self._lock:
             if queue.idle and self.queues.get(queue.name) is queue:
-                self.queue_expired += queue.expired
                 del self.queues[queue.name]
+
+    def _report(self, queue: MemoryQueue) -> None:
+        self._drop("expired", queue.name, queue.take_expired())
+
+    def _drop(self, reason: str, queue: str, count: int, topic: str | None = None) -> None:
+        if count and self.on_drop is not None:
+            self.on_drop(reason, queue, count, topic)
 
     def sweep(self) -> None:
         """Drop what nobody read in time from every worker channel; at most once a second."""
@@ -272,7 +296,7 @@ class MemoryBus:
             return
         self._swept_s = now
         for queue in tuple(self.queues.values()):
-            queue.sweep(now)
+            self._report(queue)
             self._forget_idle(queue)
         with self._lock:
             for topic, bound in list(self._bindings.items()):
@@ -311,9 +335,8 @@ class MemoryBus:
         now = time.monotonic()
         for name, (capacity, expiry_s, until) in tuple(self._bindings.get(topic, {}).items()):
             # As the group_send of Channels: a full worker channel is no error, but it is counted.
-            with self._lock:
-                if until > now and not self._queue(name).put(payload, capacity, expiry_s):
-                    self.queue_drops += 1
+            if until > now and not self.put_now(name, payload, capacity, expiry_s, topic):
+                self._drop("over_capacity", name, 1, topic)
 
     # The rest
 

@@ -1,62 +1,74 @@
 """One worker channel in memory: a queue with competing readers on any loops of the process. Knows no layer.
 
-Readers wait for a signal and take the message afterwards, in one step: a reader that is cancelled after the signal
-has taken nothing, so nothing is lost. Deques change atomically; the lock guards what spans two steps.
+A reader waits for a signal and takes the message afterwards, in one step: cancelled after the signal it has taken
+nothing, and passes the signal on. One message wakes one reader. The lock guards what spans two steps.
 """
 
 from __future__ import annotations
 
+import asyncio
+import heapq
+import itertools
 import threading
 import time
 from collections import deque
 from typing import NamedTuple
 
-from ...bell import Bell
 from ..base import Leased
 
 __all__ = ["MemoryQueue"]
 
+# What the name of the queue for what cannot be handled ends in. It has none of its own.
+DEAD = ".dead"
+# Of all queues of the process: a queue is forgotten when it is empty, and a late ``ack`` must not meet a message of the
+# next one of that name.
+_numbers = itertools.count(1)
+
 
 class _Entry(NamedTuple):
+    number: int  # the place in line; the token of a lease
     payload: bytes
+    topic: str
+    expiry_s: float
     deadline_s: float
     delivery_count: int
 
 
 class MemoryQueue:
-    """The messages of one worker channel; ``expired`` counts those that nobody took in time."""
+    """The messages of one worker channel. ``max_deliveries``: how often one may be given out before it is dead."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, max_deliveries: int = 5) -> None:
         self.name = name
-        self.expired = 0
+        self.max_deliveries = 0 if name.endswith(DEAD) else max_deliveries
         self.readers = 0  # kept by the bus, under its lock
         self._lock = threading.Lock()
-        self._entries: deque[_Entry] = deque()
+        self._line: list[_Entry] = []  # a heap: what comes back goes to its own place
         self._leased: dict[int, _Entry] = {}
-        self._token = 0
-        self._bell = Bell()
+        self._expired = 0
+        self._waiting: deque[tuple[asyncio.Future[None], asyncio.AbstractEventLoop]] = deque()
 
     def __repr__(self) -> str:
-        return f"<MemoryQueue {self.name!r} {len(self._entries)} waiting, {len(self._leased)} leased>"
+        return f"<MemoryQueue {self.name!r} {len(self._line)} waiting, {len(self._leased)} leased>"
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._line)
 
     @property
     def idle(self) -> bool:
         """Nothing waits, nothing is leased, nobody reads."""
-        # Not the bell's count: a reader that was woken and has not run yet is in no bell.
-        return not self._entries and not self._leased and not self.readers
+        # Not those that wait for a signal: a reader that was woken and has not run yet is none of them.
+        return not self._line and not self._leased and not self.readers
 
-    def put(self, payload: bytes, capacity: int, expiry_s: float) -> bool:
+    def put(self, payload: bytes, capacity: int, expiry_s: float, topic: str | None = None) -> bool:
         """Append; False when ``capacity`` messages wait or are unacknowledged."""
         now = time.monotonic()
         with self._lock:
             self._drop_expired(now)
-            if len(self._entries) + len(self._leased) >= capacity:
+            if len(self._line) + len(self._leased) >= capacity:
                 return False
-            self._entries.append(_Entry(payload, now + expiry_s, 0))
-        self._bell.ring()
+            topic = topic if topic is not None else "q:" + self.name
+            heapq.heappush(self._line, _Entry(next(_numbers), payload, topic, expiry_s, now + expiry_s, 0))
+        self._wake()
         return True
 
     async def lease(self) -> Leased:
@@ -64,43 +76,94 @@ class MemoryQueue:
         while True:
             with self._lock:
                 self._drop_expired(time.monotonic())
-                if self._entries:
-                    entry = self._entries.popleft()
-                    self._token += 1
-                    self._leased[self._token] = entry
-                    return Leased(entry.payload, self._token, entry.delivery_count + 1)
-                signal = self._bell.add()
+                if self._line:
+                    entry = heapq.heappop(self._line)
+                    entry = entry._replace(delivery_count=entry.delivery_count + 1)
+                    self._leased[entry.number] = entry
+                    return Leased(entry.payload, entry.number, entry.delivery_count, entry.topic, entry.expiry_s)
+                loop = asyncio.get_running_loop()
+                signal = loop.create_future()
+                self._waiting.append((signal, loop))
             try:
                 await signal
-            finally:
-                self._bell.discard(signal)
+            except asyncio.CancelledError:
+                with self._lock:
+                    try:
+                        self._waiting.remove((signal, loop))
+                        signalled = False
+                    except ValueError:
+                        signalled = True
+                if signalled:
+                    self._wake()  # it was for a message that is still there
+                raise
 
     def ack(self, token: int) -> None:
         """Confirm a leased message."""
         with self._lock:
             self._leased.pop(token, None)
 
-    def release(self, token: int) -> None:
-        """Give a leased message back, to the front."""
+    def release(self, token: int, *, unread: bool = False) -> Leased | None:
+        """Give a leased message back, to its place in line; return it instead when it was given out too often."""
         with self._lock:
             entry = self._leased.pop(token, None)
             if entry is None:
-                return
-            self._entries.appendleft(entry._replace(delivery_count=entry.delivery_count + 1))
-        self._bell.ring()
+                return None
+            if unread:
+                entry = entry._replace(delivery_count=entry.delivery_count - 1)
+            elif 0 < self.max_deliveries <= entry.delivery_count:
+                return Leased(entry.payload, entry.number, entry.delivery_count, entry.topic, entry.expiry_s)
+            self._line_up(entry)
+        self._wake()
+        return None
+
+    def put_back(self, leased: Leased) -> None:
+        """Undo an ``ack``."""
+        count = leased.delivery_count - 1
+        with self._lock:
+            self._line_up(_Entry(leased.token, leased.payload, leased.topic, leased.expiry_s, 0, count))
+        self._wake()
 
     def clear(self) -> None:
-        """Forget what waits and what is leased; tokens go on, so a late ``ack`` never meets a later lease."""
+        """Forget what waits and what is leased."""
         with self._lock:
-            self._entries.clear()
+            self._line.clear()
             self._leased.clear()
 
-    def sweep(self, now: float) -> None:
-        """Drop what nobody took in time."""
+    def take_expired(self) -> int:
+        """Drop what nobody took in time; return how many it were since the last call."""
         with self._lock:
-            self._drop_expired(now)
+            self._drop_expired(time.monotonic())
+            count, self._expired = self._expired, 0
+        return count
+
+    def _line_up(self, entry: _Entry) -> None:
+        # Its whole expiry is before it again: the time with a reader was no waiting.
+        heapq.heappush(self._line, entry._replace(deadline_s=time.monotonic() + entry.expiry_s))
 
     def _drop_expired(self, now: float) -> None:
-        while self._entries and self._entries[0].deadline_s <= now:
-            self._entries.popleft()
-            self.expired += 1
+        while self._line and self._line[0].deadline_s <= now:
+            heapq.heappop(self._line)
+            self._expired += 1
+
+    def _wake(self) -> None:
+        here = asyncio._get_running_loop()
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    return
+                signal, loop = self._waiting.popleft()
+            if loop is here:
+                if not signal.done():
+                    signal.set_result(None)
+                    return
+            else:
+                try:
+                    loop.call_soon_threadsafe(self._finish, signal)
+                except RuntimeError:  # that loop is closed: nobody waits there any more
+                    continue
+                return
+
+    def _finish(self, signal: asyncio.Future[None]) -> None:
+        if signal.done():  # cancelled on the way here; it could not be found in the line, so it passes the signal on
+            return
+        signal.set_result(None)

@@ -8,18 +8,15 @@ found, and nothing is said.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
-import stat
-import sys
-import tempfile
 import time
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
 from ... import framework
+from ...project import private_folder, project_key, project_name, runtime_home
 
 # Any: type checkers for Windows, where it is None, know no function of it.
 fcntl: Any
@@ -34,12 +31,6 @@ logger = logging.getLogger("antiphon.layer")
 
 # Others hold our file for microseconds, while they look whether we live; at worst a lock waits this many milliseconds.
 _ATTEMPTS = 20
-
-
-def _project() -> str:
-    # Two checkouts are two projects; a server and a shell of one share its settings file, wherever they were started.
-    settings = sys.modules.get(os.environ.get("DJANGO_SETTINGS_MODULE", ""))
-    return getattr(settings, "__file__", None) or str(Path.cwd())
 
 
 class Siblings:
@@ -106,18 +97,7 @@ class Siblings:
         return os.fdopen(descriptor, "r+b")
 
     def _folder(self) -> Path:
-        key = hashlib.sha256(f"{_project()}\0{self.name}".encode()).hexdigest()[:16]
-        if sys.platform == "win32":  # never reached: there is no fcntl
-            raise OSError("no file locks here")
-        home = Path(tempfile.gettempdir()) / f"antiphon-{os.getuid()}"
-        folder = home / key
-        # One by one: parents=True would make the first with everybody's permissions.
-        home.mkdir(mode=0o700, exist_ok=True)
-        state = home.lstat()  # before anything is made inside: it may be somebody's link
-        if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
-            raise OSError(f"{home} belongs to somebody else")
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return folder
+        return private_folder(private_folder(runtime_home()) / project_key(project_name(), self.name))
 
     def after_fork(self) -> None:
         """Forget the parent's lock: closing our copy of the descriptor does not release it."""

@@ -44,6 +44,11 @@ export function live({ onMessage }) {
     if (status.textContent !== text) status.textContent = text;
   }
 
+  // In this demo the first frame of a connection names the process behind it.
+  function name(process) {
+    show("open", `Connected to process ${process}`);
+  }
+
   function connect() {
     clearTimeout(timer);
     timer = null;
@@ -51,9 +56,12 @@ export function live({ onMessage }) {
     socket = current;
     current.onopen = () => {
       openedAt = performance.now();
-      show("open", "Connected");
     };
-    current.onmessage = (event) => onMessage(JSON.parse(event.data));
+    current.onmessage = (event) => {
+      const message = JSON.parse(event.data);
+      if (message.process) name(message.process);
+      else onMessage(message);
+    };
     current.onclose = ({ code }) => {
       if (openedAt && performance.now() - openedAt > LASTED_MS) attempts = 0;
       openedAt = 0;

@@ -1,0 +1,63 @@
+"""The names of keys and pub/sub channels on the server. All of them start with ``<prefix>:a1:``; nothing here does I/O."""
+
+from __future__ import annotations
+
+from ...exceptions import OptionError
+
+__all__ = ["Keys"]
+
+_DEAD = ".dead"
+# What a pattern of SCAN would take for something else, and what would move a key to another slot of a cluster.
+_FORBIDDEN = frozenset("{}*?[]\\^")
+_LONGEST_PREFIX = 100
+
+
+class Keys:
+    """The names below one ``prefix``.
+
+    A queue and its ``.dead`` queue share a hash tag, so that all their keys live in one slot of a cluster.
+    """
+
+    __slots__ = ("bound", "pattern", "prefix", "root")
+
+    def __init__(self, prefix: str) -> None:
+        _check_prefix(prefix)
+        self.prefix = prefix
+        self.root = f"{prefix}:a1:".encode()
+        # The registry of worker channels that are members of groups: topic NUL queue, scored by when that ends.
+        self.bound = self.root + b"bound"
+        # For SCAN MATCH: every key of ours and no other. The prefix has no character that a pattern would interpret.
+        self.pattern = self.root + b"*"
+
+    def __repr__(self) -> str:
+        return f"<Keys {self.root.decode()!r}>"
+
+    def channel(self, topic: str) -> bytes:
+        """Return the pub/sub channel of a topic."""
+        return self.root + topic.encode()
+
+    def topic(self, channel: bytes) -> str:
+        """Return the topic of a pub/sub channel, the inverse of ``channel``."""
+        return channel[len(self.root) :].decode()
+
+    def queue(self, name: str) -> bytes:
+        """Return what all keys of the queue ``name`` start with."""
+        alive = name
+        while alive.endswith(_DEAD):
+            alive = alive[: -len(_DEAD)]
+        return self.root + f"{{q:{alive}}}{name[len(alive) :]}".encode()
+
+    def wake(self, name: str, node: str) -> bytes:
+        """Return the pub/sub channel on which ``node`` learns that the queue ``name`` has something to read."""
+        return self.queue(name) + f"w:{node}".encode()
+
+
+def _check_prefix(prefix: object) -> None:
+    if not isinstance(prefix, str) or not prefix or not prefix.isprintable() or len(prefix) > _LONGEST_PREFIX:
+        raise OptionError(f"prefix: expected 1 to {_LONGEST_PREFIX} printable characters; got {prefix!r:.200}")
+    wrong = sorted(_FORBIDDEN.intersection(prefix))
+    if wrong:
+        raise OptionError(
+            f"prefix: {' '.join(wrong)} would change the meaning of patterns or the place of keys in a cluster;"
+            f" use another character than in {prefix!r}"
+        )

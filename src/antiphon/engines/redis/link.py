@@ -1,0 +1,400 @@
+"""Keeps one connection to one server up: finds it, greets it, restores what was subscribed, says what may be lost.
+
+On one connection TCP delivers or breaks, so nothing is counted to find a loss: a connection that broke, or was
+silent too long, or led to a server that is primary no more, may have lost what was published between the last sign of
+life and the confirmed resubscription, and nothing else. What is subscribed is in ``subscriptions.py``, what waits to be
+published in ``outbox.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import replace
+from math import inf
+from time import monotonic
+from typing import Any
+
+from ...exceptions import EngineUnavailable
+from ...types import Receipt
+from .connection import Call, Connection, Publication, ReplyError, look, until_ended
+from .greeting import greet
+from .hosts import Address
+from .outbox import Outbox, Waiting
+from .owner import LinkOwner
+from .settings import LinkSettings
+from .subscriptions import Subscriptions
+
+__all__ = ["Link"]
+
+logger = logging.getLogger("antiphon.engine")
+
+# First pause after a failed attempt, and the longest, seconds; each is drawn from between half of it and all of it.
+BACKOFF_S = (0.05, 0.4)
+TICK_S = 0.25
+
+
+class Link:
+    """A connection to one server that comes back. Lives on one loop.
+
+    ``find()`` returns the server's address, and is asked anew at every attempt; with ``moves`` at every sign of life,
+    too: an old primary may be the last to hear that it is none.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        find: Callable[[], Awaitable[Address]],
+        owner: LinkOwner,
+        settings: LinkSettings,
+        *,
+        moves: bool = False,
+    ) -> None:
+        self.name = name
+        self.owner = owner
+        self.settings = settings
+        self.loop = asyncio.get_running_loop()
+        self.connection: Connection | None = None  # set while up
+        self.address: Address | None = None
+        self.since_s = time.time()
+        self.reason = "never connected yet"
+        self.latency_s: float | None = None
+        self.attempts = 0
+        self.subscriptions = Subscriptions(self, settings)
+        self.outbox = Outbox(settings, self.error)
+        self._broke = ""  # why the last connection ended
+        self._find = find
+        self._up_waiters: list[asyncio.Future[Connection]] = []
+        self._good_s = monotonic()  # when the last command that the primary answered had been sent
+        self._moves = moves
+        self._checking: asyncio.Task[None] | None = None
+        self._ping: tuple[asyncio.Future[Any], float] | None = None
+        self._next_ping_s = inf
+        self._ticked_s = monotonic()
+        self._ticker = self.loop.call_later(TICK_S, self._tick)
+        self._task = self.loop.create_task(self._run(), name=f"antiphon link {name}")
+
+    def __repr__(self) -> str:
+        state = "up" if self.up else f"down: {self.reason}"
+        return f"<Link {self.name!r} {state}, {len(self.channels)} channels>"
+
+    @property
+    def up(self) -> bool:
+        """Whether it is connected, and has restored what was subscribed."""
+        return self.connection is not None
+
+    # Publishing and calling
+
+    def publish(self, channel: bytes, payload: bytes, wire: bytes) -> asyncio.Future[Receipt]:
+        """Publish ``payload``; ``wire`` is the command. It has its place in line when this returns."""
+        future: asyncio.Future[Receipt] = self.loop.create_future()
+        connection = self.connection
+        if connection is not None and not connection.congested:
+            connection.publish(wire, (future, channel, payload))
+        elif connection is not None:
+            future.set_exception(self.error("it takes messages slower than they come"))
+        else:
+            self.outbox.add((future, channel, payload), wire)
+        return future
+
+    def send_again(self, publication: Publication, wire: bytes) -> None:
+        """Send a publish that another server refused, and so did not do."""
+        if self.connection is not None:
+            self.connection.publish(wire, publication)
+        else:
+            self.outbox.add(publication, wire)
+
+    async def connected(self) -> Connection:
+        """Return the connection; wait for it up to ``timeout_s``. Raises EngineUnavailable."""
+        if self.connection is not None:
+            return self.connection
+        if self.outbox.closed:
+            raise EngineUnavailable("the layer was closed")
+        waiter: asyncio.Future[Connection] = self.loop.create_future()
+        self._up_waiters.append(waiter)
+        try:
+            async with asyncio.timeout(self.settings.timeout_s):
+                return await waiter
+        except TimeoutError:
+            raise self.error(f"no connection within timeout_s ({self.settings.timeout_s:g} s)") from None
+        finally:
+            with contextlib.suppress(ValueError):
+                self._up_waiters.remove(waiter)
+
+    async def call(self, *command: bytes | str | int) -> Any:
+        """Send a command and return its reply; waits for the link. Raises EngineUnavailable and ReplyError."""
+        connection = await self.connected()
+        future = connection.call(*command)
+        try:
+            async with asyncio.timeout(self.settings.timeout_s):
+                return await future
+        except TimeoutError:
+            raise self.error(f"no answer within timeout_s ({self.settings.timeout_s:g} s)") from None
+
+    def error(self, why: str) -> EngineUnavailable:
+        """Return the error for what cannot be done: why, and how the link stands."""
+        down = "" if self.up else f" It is down for {time.time() - self.since_s:.1f} s: {self.reason}."
+        return EngineUnavailable(f"engine link {self.name}: {why}.{down}")
+
+    # Subscriptions
+
+    @property
+    def channels(self) -> list[bytes]:
+        """What is wanted here, subscribed yet or not."""
+        return list(self.subscriptions.wanted)
+
+    def subscribe(self, channels: Iterable[bytes], good_until: float | None = None) -> asyncio.Future[None] | None:
+        """Subscribe; None when all are already, else a future for when all are.
+
+        ``good_until``: the channels come from another link, which vouches for them until then (epoch seconds).
+        """
+        return self.subscriptions.subscribe(channels, good_until)
+
+    def unsubscribe(self, channels: Iterable[bytes]) -> None:
+        """End subscriptions."""
+        self.subscriptions.unsubscribe(channels)
+
+    def give_up(
+        self, channels: Collection[bytes]
+    ) -> tuple[dict[bytes, float | None], list[tuple[list[bytes], asyncio.Future[None]]]]:
+        """Let channels go to other links: ({channel: good until, None: nothing missed}, [(channels, who waits)])."""
+        return self.subscriptions.give_up(channels, self._good_until())
+
+    # Staying up
+
+    async def _run(self) -> None:
+        pause = 0.0
+        while True:
+            connection: Connection | None = None
+            try:
+                connection = await self._connect()
+                await self.subscriptions.restore(connection)
+            except (OSError, TimeoutError, ReplyError, EngineUnavailable) as exc:
+                if connection is not None:
+                    connection.give_up("never came up")
+                    self.subscriptions.went_down(self._good_until())  # what it had restored is gone with it
+                self._failed(exc)
+                pause = min(max(pause * 2, BACKOFF_S[0]), BACKOFF_S[1])
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # jitter
+                continue
+            except Exception as exc:  # nobody foresaw it, and a link that ended here would be deaf for ever
+                logger.exception("Engine link %s cannot come up", self.name)
+                if connection is not None:
+                    connection.give_up("never came up")
+                    self.subscriptions.went_down(self._good_until())
+                self._failed(exc)
+                await asyncio.sleep(BACKOFF_S[1])
+                continue
+            except asyncio.CancelledError:
+                if connection is not None:
+                    connection.give_up("closed by us")
+                raise
+            pause = 0.0
+            self._came_up(connection)
+            try:
+                reason = await asyncio.shield(connection.ended)
+            except asyncio.CancelledError:
+                connection.close()
+                raise
+            self._went_down(connection, reason)
+
+    async def _connect(self) -> Connection:
+        self.attempts += 1
+        address, settings = await self._find(), self.settings
+        connection = await Connection.open(address, self._push, self._published)
+        self.address = address
+        try:
+            async with asyncio.timeout(settings.pong_timeout_s):
+                sent_s = monotonic()
+                await greet(connection, address, settings)
+                self._good_s = sent_s
+                await self.owner.greeted(self, connection, address)
+        except BaseException:
+            connection.give_up("never came up")
+            raise
+        return connection
+
+    def _came_up(self, connection: Connection) -> None:
+        self.connection = connection
+        self.since_s = time.time()
+        self.reason = ""
+        self._ping = None
+        self._next_ping_s = monotonic() + self.settings.ping_interval_s
+        self.outbox.flush(connection)
+        self.subscriptions.came_up(connection)
+        waiters, self._up_waiters = self._up_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(connection)
+        self.owner.link_changed(self, True)
+
+    def _went_down(self, connection: Connection, reason: str) -> None:
+        good_until = self._good_until()
+        self.connection = None
+        self._broke = self.reason = reason
+        self.since_s = time.time()
+        self._next_ping_s = inf
+        self.subscriptions.went_down(good_until)
+        self.outbox.take_back(connection, reason)
+        self.owner.link_changed(self, False)
+
+    def _failed(self, exc: BaseException) -> None:
+        reason = str(exc) or type(exc).__name__
+        if reason != self.reason:
+            log = logger.warning if self.attempts <= 1 or not self.reason else logger.info
+            log("Engine link %s cannot connect: %s", self.name, reason)
+        self.reason = reason
+
+    def _good_until(self) -> float:
+        return time.time() - (monotonic() - self._good_s)
+
+    def drop(self, reason: str) -> None:
+        """Give up the connection and find the server anew."""
+        if self.connection is not None:
+            self.connection.abort(reason)
+
+    def _tick(self) -> None:
+        self._ticker = self.loop.call_later(TICK_S, self._tick)
+        now = monotonic()
+        late, self._ticked_s = now - self._ticked_s > 2 * TICK_S, now
+        if late:
+            return  # the loop stood still: what came meanwhile is to be read before anybody is called overdue
+        connection = self.connection
+        if connection is not None:
+            if self._ping is not None:
+                if now - self._ping[1] > self.settings.pong_timeout_s:
+                    connection.abort(f"no answer to PING within {self.settings.pong_timeout_s:g} s")
+            elif now >= self._next_ping_s:
+                self._send_ping(connection, now)
+            self._fail_overdue(connection, now)
+        self.outbox.expire(now)
+        self.subscriptions.expire(now)
+
+    def _fail_overdue(self, connection: Connection, now: float) -> None:
+        limit_s = self.settings.publish_limit_s
+        for entry, written_s in connection.unanswered():
+            if now - min(written_s, connection.blocked_since_s) <= limit_s:
+                break
+            if not isinstance(entry, Call) and not entry[0].done():
+                entry[0].set_exception(
+                    self.error(f"not confirmed within {limit_s:g} s; it may or may not have arrived")
+                )
+
+    def _send_ping(self, connection: Connection, now: float) -> None:
+        # Not a PING: a server that is primary no more answers that, too, and hears nothing of what others publish.
+        future = connection.call("ROLE")
+        self._ping = (future, now)
+
+        def answered(done: asyncio.Future[Any]) -> None:
+            if self._ping is None or self._ping[0] is not done:
+                return
+            self._ping = None
+            if done.cancelled():
+                return
+            error = done.exception()
+            if error is not None and not isinstance(error, ReplyError):
+                return  # the connection has ended
+            self.latency_s = monotonic() - now
+            self._next_ping_s = monotonic() + self.settings.ping_interval_s
+            if error is None and isinstance(done.result(), list) and done.result()[0] != b"master":
+                connection.abort(f"it is a {done.result()[0].decode()} now, not the primary")
+            elif not self._moves:
+                self._good_s = now
+            else:
+                self.check_address(now)
+
+        future.add_done_callback(answered)
+
+    def check_address(self, answered_s: float = -inf) -> None:
+        """Go where the primary is, if that is elsewhere by now; if not, vouch for the time until ``answered_s``."""
+        if self.connection is not None and (self._checking is None or self._checking.done()):
+            self._checking = self.loop.create_task(self._check_address(self.connection, answered_s))
+
+    async def _check_address(self, connection: Connection, answered_s: float) -> None:
+        try:
+            address = await self._find()
+        except (OSError, TimeoutError, EngineUnavailable):
+            return  # nobody knows
+        if connection is not self.connection:
+            return
+        if address == self.address:
+            self._good_s = max(self._good_s, answered_s)
+        else:
+            connection.abort(f"the primary is {address.name} now")
+
+    # What subscriptions and the connection call
+
+    def lost(self, channels: Collection[bytes], good_until: float) -> None:
+        """Pass on what may have been missed."""
+        self.owner.lost(channels, self._broke or "its slot has another server now", good_until)
+
+    def gone(self, channel: bytes) -> None:
+        """Pass on that a channel lives elsewhere."""
+        self.owner.gone(self, channel)
+
+    def elsewhere(self, channels: list[bytes], future: asyncio.Future[None]) -> None:
+        """Pass on who waits for channels that moved away meanwhile."""
+        self.owner.elsewhere(self, channels, future)
+
+    def _push(self, push: list[Any]) -> None:
+        kind = push[0]
+        if kind == b"message" or kind == b"smessage":
+            self.owner.message(push[1], push[2])
+        elif kind == b"subscribe" or kind == b"ssubscribe":
+            self.subscriptions.acknowledged(push[1])
+        elif kind == b"sunsubscribe":
+            if self.subscriptions.let_go(push[1]):  # nobody asked for it: the slot has moved
+                self.gone(push[1])
+        elif kind == b"invalidate":
+            self.owner.invalidated(self)
+
+    def _published(self, publication: Publication, reply: Any) -> None:
+        self.owner.published(self, publication, reply)
+
+    def track(self, key: bytes | None) -> None:
+        """Have the server announce changes of ``key`` on this link from now on; None: not any more."""
+        self.settings = replace(self.settings, tracked=key)
+        if self.connection is not None and key is not None:
+            self.connection.call("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", key).add_done_callback(look)
+
+    # Ending
+
+    async def drain(self, limit_s: float) -> None:
+        """Wait until everything that was sent is answered, or the connection ends."""
+        connection = self.connection
+        if connection is not None:
+            with contextlib.suppress(ReplyError, EngineUnavailable, TimeoutError):
+                await asyncio.wait_for(until_ended(connection, connection.fence()), limit_s)
+
+    def retire(self, reason: str) -> Iterable[Waiting]:
+        """Give the server up for good, to be closed next; return the publishes that are to go elsewhere, in order."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            self.outbox.take_back(connection, reason)
+            connection.abort(reason)
+        return self.outbox.take_all()
+
+    async def close(self) -> None:
+        """End: what was written is let through, what waits fails."""
+        self._ticker.cancel()
+        self._task.cancel()
+        if self._checking is not None:
+            self._checking.cancel()
+        await asyncio.wait([self._task, *([self._checking] if self._checking is not None else [])])
+        if self.connection is not None:
+            connection, self.connection = self.connection, None
+            connection.close()
+            self.outbox.take_back(connection, "the layer was closed")
+        self.outbox.close()
+        self.subscriptions.close()
+        for waiter in self._up_waiters:
+            if not waiter.done():
+                waiter.set_exception(EngineUnavailable("the layer was closed"))
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, or -1."""
+        return -1 if self.connection is None else self.connection.fileno()

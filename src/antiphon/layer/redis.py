@@ -1,0 +1,227 @@
+"""``RedisChannelLayer``: a layer over Redis or Valkey. The engine itself is imported when a layer is made."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from functools import partial
+from re import Pattern
+from typing import TYPE_CHECKING, Any
+
+from .. import framework
+from ..exceptions import EngineUnavailable, MissingExtra, OptionError
+from ..names import control_topic
+from ..options import unknown_key
+from ..types import Receipt
+from .background import background_loop, is_temporary
+from .gate import Gate
+from .losses import Losses
+from .node import Node
+from .remote import RemoteChannelLayer
+
+if TYPE_CHECKING:
+    from ..engines.redis.bus import RedisBus
+
+__all__ = ["OWN_OPTIONS", "SHARED_OPTIONS", "RedisChannelLayer"]
+
+logger = logging.getLogger("antiphon.layer")
+
+
+class RedisChannelLayer(RemoteChannelLayer):
+    """A channel layer over Redis 6.2 and later, or Valkey: one server, several as shards, Sentinel, or a cluster.
+
+    ``hosts``: a list of servers, each a URL (``redis://``, ``rediss://``, ``unix://``), a ``(host, port)`` pair, a dict
+    with ``address`` or redis-py's connection arguments, or one with ``master_name`` and ``sentinels``. Several are
+    shards; with ``cluster=True`` they are the nodes to ask first.
+    ``prefix``: what every key and pub/sub channel starts with.
+    ``symmetric_encryption_keys``: secrets; the first encrypts, all decrypt.
+    ``publish_retry``: seconds for which a publish with an unknown outcome is sent again (never delivered twice); 0: it
+    raises. ``timeout_s``: how long a publish, a ``group_add`` or a call to another node may take.
+    ``ping_interval_s``: how often a silent server is asked for a sign of life, and how long it may take to give it.
+    ``lease_s``: seconds after which a worker channel's message whose reader died is given to another;
+    ``max_deliveries``: how often, before it goes to ``<channel>.dead``.
+    The other options as in :class:`~antiphon.layers.ChannelLayer`.
+    """
+
+    def __init__(
+        self,
+        hosts: Any = None,
+        prefix: str = "asgi",
+        expiry: float = 60,
+        group_expiry: float = 86400,
+        capacity: int = 100,
+        channel_capacity: Mapping[Pattern[str] | str, int] | None = None,
+        symmetric_encryption_keys: Sequence[str | bytes] | None = None,
+        random_prefix_length: int = 12,
+        serializer_format: str = "msgpack",
+        *,
+        cluster: bool = False,
+        publish_retry: float = 0.0,
+        ping_interval_s: float = 5.0,
+        lease_s: float = 30.0,
+        max_deliveries: int = 5,
+        timeout_s: float = 5.0,
+        **kwargs: Any,
+    ) -> None:
+        for name in kwargs.keys() - SHARED_OPTIONS:
+            raise OptionError(unknown_key(name, SHARED_OPTIONS | OWN_OPTIONS, f"option of {type(self).__name__}"))
+        for name, value in (("ping_interval_s", ping_interval_s), ("lease_s", lease_s)):
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
+                raise OptionError(f"{name}: expected a number of seconds above 0; got {value!r}")
+        if not isinstance(publish_retry, (int, float)) or isinstance(publish_retry, bool) or publish_retry < 0:
+            raise OptionError(f"publish_retry: expected a number of seconds, 0 or more; got {publish_retry!r}")
+        if not isinstance(max_deliveries, int) or isinstance(max_deliveries, bool) or max_deliveries < 1:
+            raise OptionError(f"max_deliveries: expected a positive int; got {max_deliveries!r}")
+        if serializer_format not in ("msgpack", "json"):
+            raise OptionError(
+                f"serializer_format: expected 'msgpack' (or 'json', with no effect); got {serializer_format!r}"
+            )
+        if serializer_format != "msgpack":
+            logger.info("serializer_format has no effect: a body is msgpack on every engine")
+        self.prefix = prefix
+        self._bus = self._make_bus(
+            hosts,
+            prefix=prefix,
+            cluster=cluster,
+            timeout_s=timeout_s,
+            publish_retry_s=publish_retry,
+            ping_interval_s=ping_interval_s,
+            lease_s=lease_s,
+            max_deliveries=max_deliveries,
+        )
+        super().__init__(
+            self._bus,
+            expiry=expiry,
+            group_expiry=group_expiry,
+            capacity=capacity,
+            channel_capacity=channel_capacity,
+            timeout_s=timeout_s,
+            **kwargs,
+        )
+        self.losses = Losses()
+        if symmetric_encryption_keys:
+            from .cipher import Cipher
+
+            self._cipher = Cipher(symmetric_encryption_keys)
+        self._bus.publisher.on_bound = self._forward_blocking
+        if random_prefix_length != 12:
+            logger.info("random_prefix_length has no effect: every sealed body has a nonce of its own")
+
+    def _make_bus(self, hosts: Any, **options: Any) -> RedisBus:
+        try:
+            from ..engines.redis.bus import RedisBus
+            from ..engines.redis.hosts import parse_hosts
+        except ModuleNotFoundError as exc:
+            raise MissingExtra.of(exc.name or "redis", "redis", type(self).__name__) from exc
+        return RedisBus(parse_hosts(hosts), **options)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.prefix!r} {self._bus!r} {len(self._nodes)} nodes>"
+
+    def _make_node(self, loop: asyncio.AbstractEventLoop) -> Node:
+        engine = self._bus.node_engine()
+        node = Node(loop, engine, self.drops, self.expiry, Gate(self._cipher))
+        node.hub.on_lost = partial(self._on_lost, node)
+        node.hub.on_link = partial(self.link_changed, node)
+        engine.queues.on_drop = self._dropped
+        self._attach_control(node)
+        engine.attach(node.hub, loop, node.id, (node.inbox, control_topic()))
+        return node
+
+    def _on_lost(self, node: Node, topics: Collection[str], reason: str, good_until: float) -> None:
+        self.losses.add(node.id, topics, reason, good_until, node.loop.call_soon)
+        super()._on_lost(node, topics, reason, good_until)
+
+    def link_changed(self, node: Node, name: str, up: bool) -> None:
+        """Learn that a link of a node went up or down; it is logged here. A subclass may do more."""
+        if up:
+            logger.info("Engine link %s of node %s is up", name, node.id)
+        elif not framework.current().under_test():
+            logger.warning("Engine link %s of node %s is down; connections stay open", name, node.id)
+
+    def _publish_without_node(
+        self, topic: str, body: bytes, extra: dict[str, Any] | None
+    ) -> Receipt | Awaitable[Receipt]:
+        if is_temporary(asyncio.get_running_loop()):
+            # The loop is gone after this call: no use to connect for it, and nobody else runs on it.
+            with self._spare_lane() as lane:
+                return self._bus.publish_blocking(topic, self._pack(topic, body, extra, lane))
+        self._node()
+        return self._publish(topic, body, extra)
+
+    async def _publish_copies(self, topics: list[str], body: bytes, extra: dict[str, Any]) -> Receipt:
+        if not is_temporary(asyncio.get_running_loop()):
+            self._node()
+        return await super()._publish_copies(topics, body, extra)
+
+    def _forward_blocking(self, topic: str, payload: bytes, queues: Sequence[str]) -> None:
+        """Put what synchronous code published into the worker channels of its group."""
+        forwarded = asyncio.run_coroutine_threadsafe(self._forward(topic, payload), background_loop())
+        try:
+            forwarded.result(self.timeout_s * 2)
+        except TimeoutError as exc:
+            raise EngineUnavailable("published, but its group's worker channels did not take it in time") from exc
+
+    async def _forward(self, topic: str, payload: bytes) -> None:
+        await self._node().engine.queues.forward(topic, payload)  # type: ignore[attr-defined]  # a RedisEngine
+
+    async def bindings(self) -> dict[str, list[str]]:
+        """Return the worker channels that are members of groups: group -> worker channels."""
+        node = self._node()
+
+        async def read() -> dict[str, list[str]]:
+            table = node.engine.queues.bindings  # type: ignore[attr-defined]  # a RedisEngine
+            await table.queues("")  # of no topic: it only brings the table up to date
+            now = time.monotonic()
+            found = {
+                topic[2:]: sorted(queue for queue, bound in queues.items() if bound.until_s > now)
+                for topic, queues in table.topics.items()
+            }
+            return {group: queues for group, queues in found.items() if queues}
+
+        return await self._on(node, read)
+
+    async def close(self) -> None:
+        """End every node of this process, and its connections. The layer may be used again; it starts anew."""
+        await super().close()
+        self._bus.publisher.close()
+
+    async def health(self) -> dict[str, Any]:
+        """Ask the engine's servers for a sign of life: {"ok", "engine", "links", "nodes", "lost"}.
+
+        ``links``: [{"name", "up", "since_s", "server", "latency_s", "reason"}] of the node that answers.
+        """
+        node = self._node()
+        links = await self._on(node, node.engine.health)  # type: ignore[attr-defined]  # a RedisEngine
+        return {
+            "ok": bool(links) and all(link["up"] for link in links),
+            "engine": "redis",
+            "links": links,
+            "nodes": len(self._alive()),
+            "lost": self.losses.count,
+        }
+
+    def stats(self) -> dict[str, Any]:
+        """Return the counters and gauges of this process."""
+        stats = super().stats()
+        nodes = self._alive()
+        links = [link for node in nodes for link in node.engine.link_states()]  # type: ignore[attr-defined]
+        stats["lost"] = self.losses.count
+        stats["duplicates"] = sum(node.hub.gate.duplicates for node in nodes if node.hub.gate is not None)
+        stats["links"] = {"up": sum(link["up"] for link in links), "down": sum(not link["up"] for link in links)}
+        return stats
+
+    def after_fork(self) -> None:
+        """Drop everything inherited."""
+        super().after_fork()
+        self._bus.publisher.on_bound = self._forward_blocking
+
+
+SHARED_OPTIONS = {"overflow", "channel_overflow", "max_message_bytes"}
+OWN_OPTIONS = {
+    "hosts", "prefix", "expiry", "group_expiry", "capacity", "channel_capacity", "symmetric_encryption_keys",
+    "random_prefix_length", "serializer_format", "cluster", "publish_retry", "ping_interval_s", "lease_s",
+    "max_deliveries", "timeout_s",
+}  # fmt: skip
