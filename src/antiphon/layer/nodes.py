@@ -10,8 +10,7 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Mapping
 from re import Pattern
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -164,18 +163,13 @@ class Nodes(BaseChannelLayer):
             lane = self._lanes.lane = Lane()
         return lane
 
-    @contextmanager
-    def _spare_lane(self) -> Iterator[Lane]:
+    def _borrow_lane(self) -> Lane:
         """Lend a lane to a call on a loop that ``async_to_sync`` made: its thread is new, and ends with it."""
+        self._sent[0] += 1
         try:
-            lane = self._spare_lanes.pop()
+            return self._spare_lanes.pop()
         except IndexError:
-            lane = Lane()
-        try:
-            yield lane
-        finally:
-            self._sent[0] += 1
-            self._spare_lanes.append(lane)
+            return Lane()
 
     def _alias(self) -> str | None:
         from .registry import channel_layers  # the registry imports layers, not the other way round

@@ -146,8 +146,11 @@ class RedisChannelLayer(RemoteChannelLayer):
     ) -> Receipt | Awaitable[Receipt]:
         if is_temporary(asyncio.get_running_loop()):
             # The loop is gone after this call: no use to connect for it, and nobody else runs on it.
-            with self._spare_lane() as lane:
+            lane = self._borrow_lane()
+            try:
                 return self._bus.publish_blocking(topic, self._pack(topic, body, extra, lane))
+            finally:
+                self._spare_lanes.append(lane)
         self._node()
         return self._publish(topic, body, extra)
 

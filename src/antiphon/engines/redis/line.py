@@ -131,14 +131,13 @@ class Line:
         return replies, None
 
     def _write(self, packed: bytes, timeout_s: float) -> None:
-        connection = self._connection
-        if connection._sock is None:
+        if self._connection._sock is None:
             raise Severed("the connection is closed")
         if timeout_s != self._timeout_s:
             self._limit(timeout_s)
         long_since = monotonic() if len(packed) > _LONG_WRITE_BYTES else None
         try:
-            connection.send_packed_command((packed,), check_health=False)
+            self._sock.sendall(packed)  # as connection.send_packed_command, which costs as much as the system call
         except (RedisError, OSError) as exc:
             raise Severed(str(exc)) from exc
         if long_since is not None:
