@@ -19,7 +19,6 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Sequence
 from time import monotonic
-from typing import Any
 
 from ..envelope import CONTROL, MESSAGE, Envelope, HeadedEnvelope, unpack
 from ..types import Arrival
@@ -377,7 +376,3 @@ class Hub:
     def waiting(self) -> int:
         """Count the envelopes that wait in mailboxes."""
         return sum(len(mailbox.queue) for mailbox in tuple(self.mailboxes.values()))
-
-    def info(self) -> dict[str, Any]:
-        """Return the gauges of this node."""
-        return {"channels": len(self.mailboxes), "topics": len(self.members), "waiting": self.waiting()}

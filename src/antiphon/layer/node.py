@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import secrets
 import time
-from typing import Any
 
 from ..engines.base import Engine
 from ..names import inbox_topic, new_node_id
@@ -154,7 +153,3 @@ class Node:
                 self.hub.make_room(mailbox)
         self.drops.flush_log()
         self._watch()
-
-    def info(self) -> dict[str, Any]:
-        """Return the gauges of this node."""
-        return {"id": self.id, **self.hub.info()}

@@ -347,7 +347,7 @@ class Link:
         elif kind == b"subscribe" or kind == b"ssubscribe":
             self.subscriptions.acknowledged(push[1])
         elif kind == b"sunsubscribe":
-            if self.subscriptions.let_go(push[1]):  # nobody asked for it: the slot has moved
+            if self.subscriptions.let_go(push[1], self._good_until()):  # nobody asked for it: the slot has moved
                 self.gone(push[1])
         elif kind == b"invalidate":
             self.owner.invalidated(self)

@@ -7,7 +7,6 @@ next one has confirmed them; then the owner is told, once.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 from time import monotonic
@@ -116,12 +115,15 @@ class Subscriptions:
             self._owner.gone(missing)
         return said
 
-    def let_go(self, channel: bytes) -> bool:
-        """Learn that the server has ended a subscription by itself; say whether that matters."""
+    def let_go(self, channel: bytes, good_until: float) -> bool:
+        """Learn that the server has ended a subscription by itself; say whether that matters.
+
+        Not good until now: another sender may have known of the new owner before we heard of it.
+        """
         if channel not in self.live or channel not in self.wanted:
             return False
         self.live.discard(channel)
-        self._gaps.setdefault(channel, time.time())
+        self._gaps.setdefault(channel, good_until)
         return True
 
     def expire(self, now: float) -> None:
