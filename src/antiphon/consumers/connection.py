@@ -175,8 +175,8 @@ class Connection:
             consumer.channel_name = self.mailbox.channel
             user, session = framework.current().identity(self.scope)
             if user is not None or session is not None:
-                self.node.hub.identify(self.mailbox, user, session)
                 let_in_s = self.scope.get("antiphon.let_in_s")
+                self.node.hub.identify(self.mailbox, user, session, let_in_s)
                 revoked = layer.revoked_since(user, session, let_in_s) if let_in_s is not None else None
         else:
             # Without a layer, or with a foreign one, the mailbox is only what the main task waits on.

@@ -121,8 +121,12 @@ class Hub:
             mailbox.queue.clear()
         return emptied
 
-    def identify(self, mailbox: Mailbox, user: str | None, session: str | None) -> None:
-        """Say whose connection a mailbox belongs to, so that it can be found by user and by session."""
+    def identify(self, mailbox: Mailbox, user: str | None, session: str | None, let_in_s: float | None = None) -> None:
+        """Say whose connection a mailbox belongs to, so that it can be found by user and by session.
+
+        ``let_in_s``: when they were let in (monotonic), if not now.
+        """
+        mailbox.let_in_s = monotonic() if let_in_s is None else let_in_s
         for kind, old, new in (("user", mailbox.user, user), ("session", mailbox.session, session)):
             if old == new:
                 continue

@@ -58,6 +58,7 @@ class Mailbox:
         "closing",
         "expiry_s",
         "last_read_s",
+        "let_in_s",
         "loop",
         "on_close",
         "owner",
@@ -95,6 +96,7 @@ class Mailbox:
         self.closing: str | None = None  # a close reason, once somebody asked for the reader's end
         self.on_close: Callable[[str], None] | None = None
         self.user: str | None = None
+        self.let_in_s = 0.0  # when user and session were found to be who they say
         self.session: str | None = None
         self.reader: Reader | None = None  # who can handle an envelope at once, while ``waiter`` is set
         self.readers = 0

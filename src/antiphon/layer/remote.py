@@ -219,8 +219,10 @@ class RemoteChannelLayer(ChannelLayer):
         closed = {(kind, key): (reason, age_s) for _, found in answers.values for kind, key, reason, age_s in found}
         for (kind, key), (reason, age_s) in closed.items():
             self._revocations.add(kind, key, reason, age_s=age_s)
+            closed_s = time.monotonic() - age_s
             for mailbox in node.hub.by_identity(kind, key):
-                mailbox.ask_close(reason)
+                if mailbox.let_in_s <= closed_s:  # who came back since is welcome
+                    mailbox.ask_close(reason)
 
     # Asking
 

@@ -14,8 +14,11 @@ __all__ = ["greet"]
 logger = logging.getLogger("antiphon.engine")
 
 
-async def greet(connection: Connection, address: Address, settings: LinkSettings) -> None:
-    """Make a connection ready. Raises EngineUnavailable for a server that is no primary, ReplyError if it refuses us."""
+async def greet(connection: Connection, address: Address, settings: LinkSettings) -> int:
+    """Make a connection ready; return the number that the server gave it, counted from its start.
+
+    Raises EngineUnavailable for a server that is no primary, ReplyError if it refuses us.
+    """
     hello: list[bytes | str | int] = ["HELLO", 3]
     if address.password:
         hello += ["AUTH", address.username or "default", address.password]
@@ -32,3 +35,4 @@ async def greet(connection: Connection, address: Address, settings: LinkSettings
             await until_ended(connection, connection.call(*tracking))
         except ReplyError as exc:  # an ACL may forbid it; then changes are heard of when they are asked for
             logger.info("No client tracking on %s: %s", address.name, exc)
+    return int(greeting.get(b"id", 0)) if isinstance(greeting, dict) else 0

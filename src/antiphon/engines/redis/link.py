@@ -35,6 +35,8 @@ logger = logging.getLogger("antiphon.engine")
 
 # First pause after a failed attempt, and the longest, seconds; each is drawn from between half of it and all of it.
 BACKOFF_S = (0.05, 0.4)
+# How long publishes wait for the other nodes when a server has come back: the longest pause, and a little.
+SETTLE_S = 0.5
 TICK_S = 0.25
 
 
@@ -68,6 +70,9 @@ class Link:
         self.outbox = Outbox(settings, self.error)
         self._broke = ""  # why the last connection ended
         self._find = find
+        self._publishing: Connection | None = None  # the connection, once the others have had time to come back
+        self._number = 0  # the connection's, as the server counts
+        self._all_gone = False
         self._up_waiters: list[asyncio.Future[Connection]] = []
         self._good_s = monotonic()  # when the last command that the primary answered had been sent
         self._moves = moves
@@ -92,7 +97,7 @@ class Link:
     def publish(self, channel: bytes, payload: bytes, wire: bytes) -> asyncio.Future[Receipt]:
         """Publish ``payload``; ``wire`` is the command. It has its place in line when this returns."""
         future: asyncio.Future[Receipt] = self.loop.create_future()
-        connection = self.connection
+        connection = self._publishing
         if connection is not None and not connection.congested:
             connection.publish(wire, (future, channel, payload))
         elif connection is not None:
@@ -103,8 +108,8 @@ class Link:
 
     def send_again(self, publication: Publication, wire: bytes) -> None:
         """Send a publish that another server refused, and so did not do."""
-        if self.connection is not None:
-            self.connection.publish(wire, publication)
+        if self._publishing is not None:
+            self._publishing.publish(wire, publication)
         else:
             self.outbox.add(publication, wire)
 
@@ -206,16 +211,19 @@ class Link:
         self.attempts += 1
         address, settings = await self._find(), self.settings
         connection = await Connection.open(address, self._push, self._published)
-        self.address = address
         try:
             async with asyncio.timeout(settings.pong_timeout_s):
                 sent_s = monotonic()
-                await greet(connection, address, settings)
+                number = await greet(connection, address, settings)
                 self._good_s = sent_s
+                # Its clients are counted anew: the server has been restarted, or is another.
+                self._all_gone = number < self._number or (self._number > 0 and address != self.address)
+                self._number = number
                 await self.owner.greeted(self, connection, address)
         except BaseException:
             connection.give_up("never came up")
             raise
+        self.address = address
         return connection
 
     def _came_up(self, connection: Connection) -> None:
@@ -224,7 +232,11 @@ class Link:
         self.reason = ""
         self._ping = None
         self._next_ping_s = monotonic() + self.settings.ping_interval_s
-        self.outbox.flush(connection)
+        if self._all_gone:
+            # Every node has lost it, and what is published before they are back reaches nobody.
+            self.loop.call_later(self.outbox.patience(SETTLE_S), self._publish_on, connection)
+        else:
+            self._publish_on(connection)
         self.subscriptions.came_up(connection)
         waiters, self._up_waiters = self._up_waiters, []
         for waiter in waiters:
@@ -232,9 +244,14 @@ class Link:
                 waiter.set_result(connection)
         self.owner.link_changed(self, True)
 
+    def _publish_on(self, connection: Connection) -> None:
+        if connection is self.connection:
+            self._publishing = connection
+            self.outbox.flush(connection)
+
     def _went_down(self, connection: Connection, reason: str) -> None:
         good_until = self._good_until()
-        self.connection = None
+        self.connection = self._publishing = None
         self._broke = self.reason = reason
         self.since_s = time.time()
         self._next_ping_s = inf
@@ -372,7 +389,7 @@ class Link:
 
     def retire(self, reason: str) -> Iterable[Waiting]:
         """Give the server up for good, to be closed next; return the publishes that are to go elsewhere, in order."""
-        connection, self.connection = self.connection, None
+        connection, self.connection, self._publishing = self.connection, None, None
         if connection is not None:
             self.outbox.take_back(connection, reason)
             connection.abort(reason)
@@ -386,7 +403,7 @@ class Link:
             self._checking.cancel()
         await asyncio.wait([self._task, *([self._checking] if self._checking is not None else [])])
         if self.connection is not None:
-            connection, self.connection = self.connection, None
+            connection, self.connection, self._publishing = self.connection, None, None
             connection.close()
             self.outbox.take_back(connection, "the layer was closed")
         self.outbox.close()

@@ -92,6 +92,11 @@ class Outbox:
         connection.pending.clear()
         self._waiting.extendleft(reversed(again))
 
+    def patience(self, wish_s: float) -> float:
+        """Return how long what waits here may go on waiting, ``wish_s`` at most."""
+        first_s = self._waiting[0].deadline_s if self._waiting else inf
+        return max(0.0, min(wish_s, first_s - monotonic() - 0.1))
+
     def flush(self, connection: Connection) -> None:
         """Give everything to a connection."""
         for waiting in self._waiting:
