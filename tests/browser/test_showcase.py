@@ -180,7 +180,7 @@ def test_two_browsers_on_two_processes_hear_each_other_whatever_dies(
     died = process_of(ada)
     stays = process_of(chat)
     os.kill(died, signal.SIGKILL)
-    ada.wait_for_function(f"!document.querySelector('[data-status=open]')?.textContent.includes('{died}')")
+    ada.locator("[data-status=open]").filter(has_not_text=str(died)).wait_for()
     assert process_of(ada) != died
     assert process_of(chat) == stays
     say(chat, "Still there?")
