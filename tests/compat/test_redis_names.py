@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from .conftest import Run
@@ -15,6 +17,19 @@ def configure(layers):
     from django.conf import settings
     settings.configure(INSTALLED_APPS=["channels"], SECRET_KEY="x", DATABASES={}, USE_TZ=True, CHANNEL_LAYERS=layers)
     import django; django.setup()
+
+def use(backend, **config):
+    configure({"default": {"BACKEND": backend, "CONFIG": config}})
+
+@contextlib.contextmanager
+def refused(error, *words):
+    "Fail unless that error is raised, with these words in its text."
+    try:
+        yield
+    except error as exc:
+        assert all(word in str(exc) for word in words), exc
+    else:
+        raise SystemExit(f"no {error!r} was raised")
 
 async def reaches(alias):
     "Send from one layer to a member of another: what two processes with the same settings are to each other."
@@ -33,6 +48,14 @@ async def reaches(alias):
     return here
 """
 BACKENDS = ("channels_redis.core.RedisChannelLayer", "channels_redis.pubsub.RedisPubSubChannelLayer")
+
+Program = Callable[[str], str]
+
+
+@pytest.fixture
+def program(run: Run) -> Program:
+    """Run a program that begins with the above; return its output."""
+    return lambda text: run("-c", PRELUDE + text)
 
 
 def test_the_names_are_there_without_django_and_without_a_client(run: Run) -> None:
@@ -58,11 +81,9 @@ for layer in (RedisChannelLayer, channels_redis.pubsub.RedisPubSubChannelLayer):
     )
 
 
-def test_both_are_the_layer_of_antiphon(run: Run) -> None:
-    run(
-        "-c",
-        PRELUDE
-        + """
+def test_both_are_the_layer_of_antiphon(program: Program) -> None:
+    program(
+        """
 import antiphon.layers
 from channels.layers import BaseChannelLayer
 from channels_redis.core import RedisChannelLayer
@@ -70,16 +91,14 @@ from channels_redis.pubsub import RedisPubSubChannelLayer
 for layer in (RedisChannelLayer, RedisPubSubChannelLayer):
     assert issubclass(layer, (antiphon.layers.RedisChannelLayer)) and issubclass(layer, BaseChannelLayer)
     assert layer.extensions == ["groups", "flush"]
-""",
+"""
     )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_every_form_of_hosts_reaches_its_server(run: Run, backend: str) -> None:
-    run(
-        "-c",
-        PRELUDE
-        + f"""
+def test_every_form_of_hosts_reaches_its_server(program: Program, backend: str) -> None:
+    program(
+        f"""
 with ValkeyServer(unix_socket=True) as server, ValkeyServer(requirepass="se:cret") as locked:
     forms = {{
         "pair": [("127.0.0.1", server.port)],
@@ -96,28 +115,24 @@ with ValkeyServer(unix_socket=True) as server, ValkeyServer(requirepass="se:cret
     configure({{name: {{"BACKEND": {backend!r}, "CONFIG": {{"hosts": hosts}}}} for name, hosts in forms.items()}})
     for alias in forms:
         asyncio.run(reaches(alias))
-""",
+"""
     )
 
 
-def test_a_service_of_sentinels_reaches_its_primary(run: Run) -> None:
-    run(
-        "-c",
-        PRELUDE
-        + f"""
+def test_a_service_of_sentinels_reaches_its_primary(program: Program) -> None:
+    program(
+        f"""
 with ValkeySentinel() as service:
-    configure({{"default": {{"BACKEND": {BACKENDS[0]!r}, "CONFIG": {{"hosts": service.hosts}}}}}})
+    use({BACKENDS[0]!r}, hosts=service.hosts)
     asyncio.run(reaches("default"))
-""",
+"""
     )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_every_other_option_means_what_it_did(run: Run, backend: str) -> None:
-    run(
-        "-c",
-        PRELUDE
-        + f"""
+def test_every_other_option_means_what_it_did(program: Program, backend: str) -> None:
+    program(
+        f"""
 with ValkeyServer() as server:
     config = {{
         "hosts": [server.url],
@@ -130,56 +145,46 @@ with ValkeyServer() as server:
         "random_prefix_length": 14,
         "serializer_format": "json",
     }}
-    configure({{"default": {{"BACKEND": {backend!r}, "CONFIG": config}}}})
+    use({backend!r}, **config)
     layer = asyncio.run(reaches("default"))
     assert (layer.expiry, layer.group_expiry, layer.capacity) == (30, 3600, 7)
     names = ("http.request", "thumbs", "websocket.send!x", "other")
     assert [layer.get_capacity(name) for name in names] == [200, 20, 5, 7]
     foreign = [key for key in server.command("KEYS", "*") if not key.startswith(b"shop:a1:")]
     assert foreign == [], foreign
-""",
+"""
     )
 
 
-def test_positional_arguments_have_their_old_places(run: Run) -> None:
-    run(
-        "-c",
-        PRELUDE
-        + """
+def test_positional_arguments_have_their_old_places(program: Program) -> None:
+    program(
+        """
 from channels_redis.core import RedisChannelLayer
 layer = RedisChannelLayer([("localhost", 1)], "p", 30, 3600, 7, {"a": 3}, None, 14, "json")
 assert (layer.expiry, layer.group_expiry, layer.capacity, layer.get_capacity("a")) == (30, 3600, 7, 3)
-""",
+"""
     )
 
 
-def test_an_unknown_option_raises_for_one_name_and_is_a_warning_for_the_other(run: Run) -> None:
-    said = run(
-        "-c",
-        PRELUDE
-        + """
+def test_an_unknown_option_raises_for_one_name_and_is_a_warning_for_the_other(program: Program) -> None:
+    said = program(
+        """
 import logging; logging.basicConfig(format="%(name)s %(message)s")
 from channels_redis.core import RedisChannelLayer
 from channels_redis.pubsub import RedisPubSubChannelLayer
-try:
+with refused((TypeError, ValueError), "capasity", "capacity"):
     RedisChannelLayer(hosts=[("localhost", 1)], capasity=10)
-except (TypeError, ValueError) as exc:
-    assert "capasity" in str(exc) and "capacity" in str(exc), exc
-else:
-    raise SystemExit("taken")
 layer = RedisPubSubChannelLayer(hosts=[("localhost", 1)], password="secret", capacity=10)
 assert layer.capacity == 10
-""",
+"""
     )
     assert "antiphon.layer unknown option of RedisPubSubChannelLayer 'password'" in said
     assert "secret" not in said
 
 
-def test_consumers_hear_that_the_server_went_and_came_back(run: Run) -> None:
-    run(
-        "-c",
-        PRELUDE
-        + f"""
+def test_consumers_hear_that_the_server_went_and_came_back(program: Program) -> None:
+    program(
+        f"""
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from channels.testing import WebsocketCommunicator
 
@@ -213,18 +218,15 @@ async def main(server):
     await get_channel_layer().close()
 
 with ValkeyServer() as server:
-    config = {{"hosts": [server.url], "on_disconnect": "redis.disconnect", "on_reconnect": "redis.reconnect"}}
-    configure({{"default": {{"BACKEND": {BACKENDS[1]!r}, "CONFIG": config}}}})
+    use({BACKENDS[1]!r}, hosts=[server.url], on_disconnect="redis.disconnect", on_reconnect="redis.reconnect")
     asyncio.run(main(server))
-""",
+"""
     )
 
 
-def test_closing_pools_after_each_send_closes_no_connection(run: Run) -> None:
-    run(
-        "-c",
-        PRELUDE
-        + f"""
+def test_closing_pools_after_each_send_closes_no_connection(program: Program) -> None:
+    program(
+        f"""
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 
@@ -248,17 +250,15 @@ async def main():
     await layer.close()
 
 with ValkeyServer() as server:
-    configure({{"default": {{"BACKEND": {BACKENDS[0]!r}, "CONFIG": {{"hosts": [server.url]}}}}}})
+    use({BACKENDS[0]!r}, hosts=[server.url])
     asyncio.run(main())
-""",
+"""
     )
 
 
-def test_a_registered_serializer_decides_what_arrives(run: Run) -> None:
-    run(
-        "-c",
-        PRELUDE
-        + f"""
+def test_a_registered_serializer_decides_what_arrives(program: Program) -> None:
+    program(
+        f"""
 import json
 from channels_redis.serializers import JSONSerializer, registry
 
@@ -297,48 +297,31 @@ with ValkeyServer() as server:
         "type": "x", "pair": [1, 2], "by": {{"1": 2}}
     }}
     assert asyncio.run(sent("msgpack", {{"type": "x", "by": {{1: 2}}}})) == {{"type": "x", "by": {{1: 2}}}}
-    for alias, message, error in (
-        ("msgpack", {{"type": "x", "at": Point()}}, TypeError), ("unknown", {{"type": "x"}}, KeyError)
-    ):
-        try:
-            asyncio.run(sent(alias, message))
-        except error as exc:
-            assert "Point" in str(exc) or "unknown" in str(exc), exc
-        else:
-            raise SystemExit("sent")
-""",
+    with refused(TypeError, "Point"):
+        asyncio.run(sent("msgpack", {{"type": "x", "at": Point()}}))
+    with refused(KeyError, "unknown"):
+        asyncio.run(sent("unknown", {{"type": "x"}}))
+"""
     )
 
 
-def test_the_registry_takes_only_what_can_serialize(run: Run) -> None:
-    run(
-        "-c",
-        PRELUDE
-        + """
+def test_the_registry_takes_only_what_can_serialize(program: Program) -> None:
+    program(
+        """
 from channels_redis.serializers import MissingSerializer, SerializersRegistry, registry
 assert registry.get_serializer("msgpack").deserialize(registry.get_serializer("msgpack").serialize({"type": "x"}))
 for wrong in (object, {"serialize": 1}, None):
-    try:
+    with refused(TypeError, "expected a class with serialize and deserialize"):
         SerializersRegistry().register_serializer("wrong", wrong)
-    except TypeError as exc:
-        assert "expected a class with serialize and deserialize" in str(exc)
-    else:
-        raise SystemExit(f"{wrong!r} was taken")
-try:
+with refused(ValueError, "give the keys to the layer"):  # it would look as if it encrypted
     registry.get_serializer("json", symmetric_encryption_keys=["key"])
-except ValueError as exc:
-    assert "give the keys to the layer" in str(exc)
-else:
-    raise SystemExit("a serializer that looks as if it encrypted")
-""",
+"""
     )
 
 
-def test_a_pool_of_ones_own_reaches_each_kind_of_host(run: Run) -> None:
-    run(
-        "-c",
-        PRELUDE
-        + """
+def test_a_pool_of_ones_own_reaches_each_kind_of_host(program: Program) -> None:
+    program(
+        """
 from channels_redis.utils import create_pool, decode_hosts
 from redis.asyncio import Redis
 
@@ -353,11 +336,7 @@ with ValkeySentinel() as service:
     url = f"redis://127.0.0.1:{port}"
     asyncio.run(main([("127.0.0.1", port), url, {"address": url}, {"host": "127.0.0.1", "port": port}, *service.hosts]))
 assert decode_hosts(None) == [{"address": "redis://localhost:6379"}]
-try:
+with refused(ValueError, "expected a list"):
     decode_hosts("redis://localhost")
-except ValueError as exc:
-    assert "expected a list" in str(exc)
-else:
-    raise SystemExit("a str was taken for a list")
-""",
+"""
     )

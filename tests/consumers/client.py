@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 from antiphon.types import Event
+from tests.waiting import until
 
 __all__ = ["Client", "until"]
 
 LIMIT_S = 3.0
-
-
-async def until(condition: Callable[[], object], limit_s: float = LIMIT_S) -> None:
-    """Wait until ``condition()`` is true."""
-    async with asyncio.timeout(limit_s):
-        while not condition():  # noqa: ASYNC110 - conditions of tests have no event
-            await asyncio.sleep(0.002)
 
 
 class Client:

@@ -19,6 +19,7 @@ from antiphon.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from antiphon.layers import get_channel_layer
 from antiphon.testing import WebsocketCommunicator
 from tests.consumers.client import Client, until
+from tests.waiting import eventually
 
 who: ContextVar[str] = ContextVar("who", default="nobody")
 
@@ -227,13 +228,6 @@ class Counting(framework.Framework):
         return True
 
 
-def wait_for(condition: Any, limit_s: float = 3.0) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.005)
-
-
 def test_connections_are_closed_on_the_thread_that_ran_the_handler_once_it_is_idle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -244,11 +238,11 @@ def test_connections_are_closed_on_the_thread_that_ran_the_handler_once_it_is_id
     thread = pool.submit(threading.get_ident).result(1)
     times = counting.times[thread]
     assert times == []
-    wait_for(lambda: times)
+    assert eventually(lambda: times)
     time.sleep(0.3)
     assert len(times) == 1, "an idle thread has nothing more to close"
     assert pool.submit(threading.get_ident).result(1) == thread
-    wait_for(lambda: len(times) == 2)
+    assert eventually(lambda: len(times) == 2)
     pool.shutdown()
 
 
@@ -272,7 +266,7 @@ def test_after_an_idle_release_the_next_job_does_not_release_again(monkeypatch: 
     framework.install(counting)
     pool = SyncPool(1)
     times = counting.times[pool.submit(threading.get_ident).result(1)]
-    wait_for(lambda: len(times) == 1)
+    assert eventually(lambda: len(times) == 1)
     pool.submit(int).result(1)
     pool.submit(int).result(1)
     assert len(times) == 1
@@ -295,7 +289,7 @@ def test_a_release_that_fails_is_logged_and_costs_no_thread(
     framework.install(failing)
     pool = SyncPool(1)
     first = pool.submit(threading.get_ident).result(1)
-    wait_for(lambda: failing.times[first])
+    assert eventually(lambda: failing.times[first])
     assert pool.submit(threading.get_ident).result(1) == first
     assert "Could not close old database connections" in caplog.text
     failing.fails = False
@@ -307,14 +301,14 @@ def test_threads_start_as_they_are_needed_and_idle_ones_are_used_again() -> None
     assert repr(pool) == "<SyncPool 0/4 threads, 0 idle>"
     for _ in range(5):
         pool.submit(int).result(1)
-        wait_for(lambda: "1 idle" in repr(pool))
+        assert eventually(lambda: "1 idle" in repr(pool))
     assert repr(pool) == "<SyncPool 1/4 threads, 1 idle>"
     gate = threading.Event()
     jobs: list[Future[bool]] = [pool.submit(gate.wait, 5) for _ in range(12)]
     assert repr(pool) == "<SyncPool 4/4 threads, 0 idle>"
     gate.set()
     assert all(job.result(1) for job in jobs)
-    wait_for(lambda: "4 idle" in repr(pool))
+    assert eventually(lambda: "4 idle" in repr(pool))
     assert repr(pool) == "<SyncPool 4/4 threads, 4 idle>"
     pool.shutdown()
 

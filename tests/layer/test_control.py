@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
-from collections.abc import Awaitable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,13 +15,12 @@ from antiphon.codec import encode
 from antiphon.engines.memory import MemoryBus, MemoryEngine
 from antiphon.envelope import CONTROL, pack
 from antiphon.exceptions import EngineUnavailable, NodeUnreachable
-from antiphon.layer.mailbox import Mailbox
-from antiphon.layer.node import Node
 from antiphon.layer.remote import RemoteChannelLayer
-from antiphon.names import control_topic, group_topic, inbox_topic
+from antiphon.names import control_topic, inbox_topic
 from antiphon.types import Receipt
-
-HELLO = {"type": "hello"}
+from tests.layer.members import HELLO
+from tests.layer.places import FarLayer, Place
+from tests.waiting import eventually
 
 
 class Unsure(MemoryEngine):
@@ -31,87 +28,6 @@ class Unsure(MemoryEngine):
 
     def publish(self, topic: str, payload: bytes) -> Receipt:
         return super().publish(topic, payload)._replace(nodes=None)
-
-
-class FarLayer(RemoteChannelLayer):
-    """A layer as one of another process would be: it shares nothing with its likes but the engine."""
-
-    part: type[MemoryEngine] = MemoryEngine
-
-    def __init__(self, bus: MemoryBus, **options: Any) -> None:
-        super().__init__(bus, **options)
-        self._bus = bus
-
-    def _make_node(self, loop: asyncio.AbstractEventLoop) -> Node:
-        engine = self.part(self._bus)
-        node = Node(loop, engine, self.drops, self.expiry)
-        node.hub.on_lost = lambda *lost: self._on_lost(node, *lost)
-        self._attach_control(node)
-        engine.attach(node.hub, loop)
-        engine.subscribe((node.inbox, control_topic()))
-        return node
-
-    async def _bound(self, topic: str) -> list[str]:
-        return await self._bus.bound(topic)
-
-    async def _flush_engine(self) -> None:
-        self._bus.flush()
-
-
-class Place:
-    """A loop in a thread of its own, with the layer of "its process"."""
-
-    def __init__(self, layer: FarLayer) -> None:
-        self.layer = layer
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever)
-        self._thread.start()
-
-    def start(self, call: Awaitable[Any]) -> Future[Any]:
-        async def wait() -> Any:
-            return await call
-
-        return asyncio.run_coroutine_threadsafe(wait(), self.loop)
-
-    def run(self, call: Awaitable[Any]) -> Any:
-        return self.start(call).result(10)
-
-    def member(self, *groups: str, user: str | None = None, session: str | None = None) -> tuple[Mailbox, list[str]]:
-        """Open the mailbox of a connection here; return it with the list that its closes are added to."""
-
-        async def open_it() -> tuple[Mailbox, list[str]]:
-            node, mailbox = self.layer.open_mailbox("Chat", capacity=None, overflow=None)
-            node.hub.identify(mailbox, user, session)
-            closes: list[str] = []
-            mailbox.on_close = closes.append
-            for group in groups:
-                await node.join(group_topic(group), mailbox)
-            return mailbox, closes
-
-        opened: tuple[Mailbox, list[str]] = self.run(open_it())
-        return opened
-
-    def hold(self) -> threading.Event:
-        """Stop the loop as a stopped process would stand, until the event is set."""
-        free, held = threading.Event(), threading.Event()
-
-        def stand() -> None:
-            held.set()
-            free.wait(10)
-
-        self.loop.call_soon_threadsafe(stand)
-        held.wait(5)
-        return free
-
-    def stop(self) -> None:
-        async def rest() -> None:
-            while others := asyncio.all_tasks() - {asyncio.current_task()}:
-                await asyncio.wait(others)
-
-        self.run(rest())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(5)
-        self.loop.close()
 
 
 @pytest.fixture
@@ -269,10 +185,7 @@ def test_a_node_that_stands_still_is_unreachable_after_the_time_out(
     assert questions(here.layer) == 0
     free.set()
     # It goes on, and does what it was asked to: the close is not lost, nor does a late answer disturb anybody.
-    until_s = time.monotonic() + 5
-    while not closes and time.monotonic() < until_s:
-        time.sleep(0.01)
-    assert closes == ["revoked"]
+    assert eventually(lambda: closes == ["revoked"])
     count = here.run(here.layer.group_count("g"))
     assert (count, count.complete) == (2, True)
     assert counter(here.layer, "malformed") == 0
@@ -282,23 +195,17 @@ def test_a_caller_that_is_cancelled_leaves_nothing_behind(here: Place, there: Pl
     theirs = there.member("g")[0].channel
     here.member()
     here.layer.timeout_s = 5.0
-    until_s = time.monotonic() + 5
     (control,) = here.layer._controls.values()
-    while (control._tasks or not control._listens) and time.monotonic() < until_s:
-        time.sleep(0.01)  # a new node has a question of its own
+    assert eventually(lambda: control._listens and not control._tasks)  # a new node has a question of its own
     free = there.hold()
     calls = [
         here.start(call)
         for call in (here.layer.group_add("h", theirs), here.layer.group_count("g"), here.layer.close_user(7))
     ]
-    while questions(here.layer) < 3 and time.monotonic() < until_s:
-        time.sleep(0.01)
-    assert questions(here.layer) == 3
+    assert eventually(lambda: questions(here.layer) == 3)
     for call in calls:
         call.cancel()
-    while questions(here.layer) and time.monotonic() < until_s:
-        time.sleep(0.01)
-    assert questions(here.layer) == 0
+    assert eventually(lambda: questions(here.layer) == 0)
     free.set()
 
 
@@ -450,10 +357,7 @@ def test_a_node_that_was_cut_off_hears_whose_connections_were_closed_meanwhile(h
     hub = control.node.hub
     there.loop.call_soon_threadsafe(hub.lost, ["g:g"], "the link broke", time.time() - 1)
     there.loop.call_soon_threadsafe(hub.lost, [control_topic()], "the link broke", time.time() - 1)
-    until_s = time.monotonic() + 5
-    while not closes and time.monotonic() < until_s:
-        time.sleep(0.01)
-    assert closes == ["revoked"]
+    assert eventually(lambda: closes == ["revoked"])
     assert bystander.closing is None
     assert there.layer.revoked_since("9", None, time.monotonic() - 5) == "revoked"
     assert theirs.closing == "revoked"

@@ -6,8 +6,7 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,32 +16,9 @@ import antiphon
 from antiphon.exceptions import NodeUnreachable
 from antiphon.layer.background import background_loop, is_temporary
 from antiphon.layers import InMemoryChannelLayer, channel_layers
-
-HELLO = {"type": "hello"}
-
-
-class LoopThread:
-    """An event loop that runs in a thread of its own."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever)
-        self._thread.start()
-
-    def start(self, call: Awaitable[Any]) -> Future[Any]:
-        async def wait() -> Any:
-            return await call
-
-        return asyncio.run_coroutine_threadsafe(wait(), self.loop)
-
-    def run(self, call: Awaitable[Any]) -> Any:
-        return self.start(call).result(5)
-
-    def stop(self) -> None:
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self.loop.stop)
-            self._thread.join(5)
-            self.loop.close()
+from tests.layer.loop_thread import LoopThread
+from tests.layer.members import HELLO
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -130,10 +106,7 @@ def test_a_hundred_calls_of_async_to_sync_leave_nothing_behind(layer: InMemoryCh
     assert [async_to_sync(layer.receive)("worker")["n"] for _ in range(100)] == list(range(100))
     assert layer.stats()["nodes"] == 0
     # asgiref's own threads end a moment after their call.
-    until_s = time.monotonic() + 5
-    while threading.active_count() > threads + 2 and time.monotonic() < until_s:
-        time.sleep(0.01)
-    assert threading.active_count() <= threads + 2
+    assert eventually(lambda: threading.active_count() <= threads + 2)
 
 
 async def test_async_to_sync_works_inside_the_worker_threads_of_a_running_loop(layer: InMemoryChannelLayer) -> None:
@@ -259,9 +232,7 @@ def test_a_loop_that_is_stuck_is_unreachable_within_the_time_out(
     here, stuck = two
     channel = stuck.run(layer.new_channel())
     stuck.run(layer.group_add("g", channel))
-    free = threading.Event()
-    stuck.loop.call_soon_threadsafe(free.wait, 5)
-    time.sleep(0.01)
+    free = stuck.hold()
     began = time.monotonic()
     for call in (layer.group_add("h", channel), layer.close_channel(channel)):
         with pytest.raises(NodeUnreachable, match=r"did not answer within timeout_s \(0.15 s\)"):
@@ -292,10 +263,7 @@ def test_a_message_that_no_loop_can_drop_silently_is_counted_where_it_is_dropped
     theirs = there.run(layer.new_channel())
     for _ in range(5):
         here.run(layer.send(theirs, HELLO))  # another loop's channel: no ChannelFull, but counted
-    deadline = time.monotonic() + 2
-    while layer.stats()["drops"].get("over_capacity") != 3 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert layer.stats()["drops"] == {"over_capacity": 3}
+    assert eventually(lambda: layer.stats()["drops"] == {"over_capacity": 3})
     here.run(layer.close())
 
 

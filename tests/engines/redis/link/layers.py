@@ -1,0 +1,48 @@
+"""What the tests of the links do with a layer over Redis: join, hear, wait until it is up or down, cut it off."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from antiphon.layer.redis import RedisChannelLayer
+from antiphon.testing.faults import ValkeyServer
+from tests.waiting import until
+
+MakeLayer: TypeAlias = Callable[..., RedisChannelLayer]
+
+
+async def member(layer: RedisChannelLayer, group: str) -> str:
+    channel = await layer.new_channel()
+    await layer.group_add(group, channel)
+    return channel
+
+
+async def heard(layer: RedisChannelLayer, channel: str, wait_s: float = 0.3) -> list[Any]:
+    """Everything that comes until it is quiet for ``wait_s``."""
+    found = []
+    with contextlib.suppress(TimeoutError):
+        while True:
+            found.append((await asyncio.wait_for(layer.receive(channel), wait_s)).get("n"))
+    return found
+
+
+async def up(layer: RedisChannelLayer, limit_s: float = 5.0) -> None:
+    async with asyncio.timeout(limit_s):
+        while not (await layer.health())["ok"]:  # noqa: ASYNC110  # nothing tells
+            await asyncio.sleep(0.02)
+
+
+async def down(layer: RedisChannelLayer, limit_s: float = 5.0) -> None:
+    await until(lambda: not layer.stats()["links"]["up"], limit_s)
+
+
+async def lost(layer: RedisChannelLayer, limit_s: float = 5.0) -> None:
+    await until(lambda: layer.losses.count, limit_s)
+
+
+def cut(server: ValkeyServer) -> None:
+    for kind in ("normal", "pubsub"):
+        server.command("CLIENT", "KILL", "TYPE", kind)

@@ -1,0 +1,93 @@
+"""Closes that a process could not hear of: when it is back it closes whom they were meant for, and nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from antiphon.exceptions import EngineUnavailable
+from antiphon.layer.redis import RedisChannelLayer
+from antiphon.testing.faults import Proxy, ValkeyServer
+from tests.engines.redis.link.layers import MakeLayer, down, up
+from tests.waiting import until
+
+
+@dataclass
+class Visitor:
+    """A connection, as a consumer opens it, and the reasons it was closed for."""
+
+    channel: str
+    closes: list[str]
+
+
+def visitor(layer: RedisChannelLayer, user: str | None, session: str | None, let_in_s: float | None = None) -> Visitor:
+    node, mailbox = layer.open_mailbox("Chat", capacity=None, overflow=None)
+    node.hub.identify(mailbox, user, session, let_in_s)
+    closes: list[str] = []
+    mailbox.on_close = closes.append
+    return Visitor(mailbox.channel, closes)
+
+
+@pytest.mark.parametrize("cut_off", ["broken", "silent"])
+async def test_a_user_closed_while_a_process_was_cut_off_is_closed_there_unless_it_came_back_since(
+    valkey: ValkeyServer, make_layer: MakeLayer, cut_off: str
+) -> None:
+    with Proxy(valkey.url) as proxy:
+        here, there = make_layer(valkey.url, timeout_s=0.5), make_layer(proxy.url)
+        await here.new_channel()
+        before, bystander = visitor(there, "7", None), visitor(there, "8", None)
+        await up(there)
+        let_in_s = time.monotonic()  # somebody whose handshake goes on over there while the user is closed
+        if cut_off == "broken":
+            proxy.refuse()
+            proxy.cut()
+            await down(there)
+        else:
+            proxy.black_hole(True)
+        assert await here.close_user("7") == 0
+        in_between = visitor(there, "7", None, let_in_s)
+        await asyncio.sleep(0.05)
+        after = visitor(there, "7", None)
+        if cut_off == "broken":
+            proxy.refuse(False)
+        else:
+            await down(there)
+            proxy.black_hole(False)
+            proxy.cut()
+        await until(lambda: before.closes)
+        assert (before.closes, in_between.closes) == (["revoked"], ["revoked"])
+        assert there.revoked_since("7", None, let_in_s) == "revoked"
+        await up(there)
+        # Once more, so that whatever the process still asks has been answered.
+        assert await here.close_user("8") == 1
+        assert bystander.closes == ["revoked"]
+        assert after.closes == []
+        assert await here.close_user("7")
+        assert after.closes == ["revoked"]  # that was meant for it
+
+
+async def test_a_session_closed_while_the_server_was_down_is_closed_elsewhere_unless_it_came_back_since(
+    own_valkey: ValkeyServer, make_layer: MakeLayer
+) -> None:
+    here, there = make_layer(own_valkey.url, timeout_s=0.3), make_layer(own_valkey.url)
+    mine = visitor(here, None, "s")
+    before, bystander = visitor(there, None, "s"), visitor(there, None, "t")
+    await asyncio.gather(up(here), up(there))
+    own_valkey.kill()
+    await asyncio.gather(down(here), down(there))
+    with pytest.raises(EngineUnavailable):
+        await here.close_session("s")
+    assert mine.closes == ["unauthenticated"]  # this process's own at once
+    assert before.closes == []
+    await asyncio.sleep(0.05)
+    after = visitor(there, None, "s")
+    own_valkey.restart()
+    await until(lambda: before.closes)
+    await asyncio.gather(up(here), up(there))
+    assert before.closes == ["unauthenticated"]
+    assert await here.close_session("t") == 1
+    assert bystander.closes == ["unauthenticated"]
+    assert after.closes == []

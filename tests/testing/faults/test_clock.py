@@ -1,0 +1,37 @@
+"""The clock that runs ahead for the package alone."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import pytest
+
+from antiphon.testing.faults import clock_offset
+
+
+def test_a_clock_runs_ahead_for_the_package_alone() -> None:
+    from antiphon.layer import hub
+
+    now = time.time()
+    with clock_offset(86_400):
+        assert hub.time.time() - now == pytest.approx(86_400, abs=5)  # type: ignore[attr-defined]
+        assert hub.time.time_ns() / 1e9 - now == pytest.approx(86_400, abs=5)  # type: ignore[attr-defined]
+        assert hub.time.monotonic() == pytest.approx(time.monotonic(), abs=5)  # type: ignore[attr-defined]
+        assert time.time() - now == pytest.approx(0, abs=5)
+        with clock_offset(-3600):
+            assert hub.time.time() - now == pytest.approx(82_800, abs=5)  # type: ignore[attr-defined]
+        assert hub.time.time() - now == pytest.approx(86_400, abs=5)  # type: ignore[attr-defined]
+    assert hub.time is time  # type: ignore[attr-defined]
+
+
+def test_a_name_imported_from_time_is_shifted_too() -> None:
+    module = type(sys)("antiphon.layer.temporary")
+    vars(module)["now"] = time.time
+    sys.modules[module.__name__] = module
+    try:
+        with clock_offset(60), clock_offset(60):
+            assert module.now() - time.time() == pytest.approx(120, abs=5)
+        assert module.now is time.time
+    finally:
+        del sys.modules[module.__name__]
