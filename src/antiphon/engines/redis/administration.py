@@ -34,7 +34,7 @@ async def flush(links: Iterable[Link], pattern: bytes) -> None:
 
 
 async def measure(links: Iterable[Link]) -> None:
-    """Ask every server for a sign of life; ``latency_s`` of each link says how long it took."""
+    """Ask every server for a sign of life; each link's state says how long it took."""
     await asyncio.gather(*(_measure(link) for link in links if link.connection is not None))
 
 
@@ -42,7 +42,7 @@ async def _measure(link: Link) -> None:
     before = monotonic()
     with contextlib.suppress(EngineUnavailable, ReplyError):
         await link.call("PING")
-        link.latency_s = monotonic() - before
+        link.heartbeat.latency_s = monotonic() - before
 
 
 def link_states(links: Iterable[Link]) -> list[dict[str, Any]]:
@@ -53,7 +53,7 @@ def link_states(links: Iterable[Link]) -> list[dict[str, Any]]:
             "up": link.up,
             "since_s": link.since_s,
             "server": link.address.name if link.address is not None else None,
-            "latency_s": link.latency_s if link.up else None,
+            "latency_s": link.heartbeat.latency_s if link.up else None,
             "reason": link.reason,
         }
         for link in links

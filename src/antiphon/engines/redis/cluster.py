@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 from ...exceptions import EngineUnavailable
 from ...types import Receipt
-from .connection import Publication, ReplyError
+from .connection import Publication, ReplyError, look
 from .hosts import Address, SingleHost
 from .link import Link
-from .outbox import publish_command
-from .shards import look, together
+from .outbox import WAITING_MAX, publish_command
+from .shards import together
 from .topology import SLOTS, ClusterMap, parse_shards, read_cluster, slot_of
 
 if TYPE_CHECKING:
@@ -53,12 +53,13 @@ class ClusterRouter:
         self._owners: list[Link | None] = [None] * SLOTS
         self._map: ClusterMap | None = None
         self._bound_slot = slot_of(bus.keys.bound)
+        self._publish_limit_s = bus.settings(tracked=False).publish_limit_s
         # Publishes of slots whose owner is not known: slot -> [(publication, deadline, refused)], in order.
         self._held: dict[int, deque[tuple[Publication, float, bool]]] = {}
         self._releasing: dict[int, asyncio.Task[None]] = {}
         self._early: list[tuple[list[bytes], asyncio.Future[None]]] = []  # subscriptions before there is a map
         self._wake = asyncio.Event()
-        self._read = asyncio.Event()  # set and cleared at each reading of the map
+        self._map_read = asyncio.Event()  # set and cleared at each reading of the map
         self._closing: set[asyncio.Task[None]] = set()
         self._task = self.loop.create_task(self._watch(), name="antiphon cluster map")
 
@@ -93,7 +94,12 @@ class ClusterRouter:
         if link is not None and slot not in self._held:
             return link.publish(channel, payload, wire)
         future: asyncio.Future[Receipt] = self.loop.create_future()
-        self._hold(slot, (future, channel, payload), None)
+        if self._task.cancelled() or self._task.cancelling():
+            future.set_exception(EngineUnavailable("the layer was closed"))
+        elif len(self._held.get(slot, ())) >= WAITING_MAX:
+            future.set_exception(EngineUnavailable(f"too many publishes wait for an owner of slot {slot} already"))
+        else:
+            self._hold(slot, (future, channel, payload), None)
         return future
 
     def subscribe(self, channels: list[bytes]) -> asyncio.Future[None] | None:
@@ -133,7 +139,7 @@ class ClusterRouter:
     def _hold(self, slot: int, publication: Publication, refused_by: Link | None) -> None:
         held = self._held.setdefault(slot, deque())
         refused = refused_by is not None
-        entry = (publication, monotonic() + self.bus.settings(tracked=False).publish_limit_s, refused)
+        entry = (publication, monotonic() + self._publish_limit_s, refused)
         if refused and held and not held[-1][2]:
             # It was sent before those that were only held: its refusal took longer than theirs to come here.
             held.insert(next(place for place, other in enumerate(held) if not other[2]), entry)
@@ -146,17 +152,17 @@ class ClusterRouter:
             self._wake.set()
             self._releasing[slot] = self.loop.create_task(self._release(slot, behind))
 
-    async def _release(self, slot: int, refused_by: Link | None) -> None:
+    async def _release(self, slot: int, behind: Link | None) -> None:
         """Send what is held of a slot, once the old owner has answered everything and the new one is known."""
         held = self._held[slot]
         pause = 0.01
         while True:
-            if refused_by is not None:
-                await refused_by.drain(self.bus.timeout_s)
+            if behind is not None:
+                await behind.drain(self.bus.timeout_s)
                 # What broke off there comes before everything that was only held.
-                back = refused_by.outbox.take(lambda channel: slot_of(channel) == slot)
+                back = behind.outbox.take(lambda channel: slot_of(channel) == slot)
                 held.extendleft((w.publication, w.deadline_s, True) for w in reversed(back))
-            if self._owners[slot] in (None, refused_by):
+            if self._owners[slot] in (None, behind):
                 self._wake.set()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._next_reading(), 1.0)
@@ -166,7 +172,7 @@ class ClusterRouter:
                 if not future.done():
                     future.set_exception(EngineUnavailable(f"not published: nobody serves slot {slot}"))
             link = self._owners[slot]
-            if link is not None and (link is not refused_by or pause > 0.1):
+            if link is not None and (link is not behind or pause > 0.1):
                 while held:
                     publication, _, _ = held.popleft()
                     link.send_again(publication, publish_command(publication[1], publication[2], sharded=True))
@@ -179,8 +185,8 @@ class ClusterRouter:
         self._releasing.pop(slot, None)
 
     async def _next_reading(self) -> None:
-        self._read.clear()
-        await self._read.wait()
+        self._map_read.clear()
+        await self._map_read.wait()
 
     async def follow(self, link: Link, key: bytes, error: ReplyError) -> bool:
         """Wait for a better map after a refused command; say whether to try again."""
@@ -224,7 +230,7 @@ class ClusterRouter:
                         self._apply(found)
                 except Exception:  # nobody foresaw it, and a router that ended here would never learn of a move
                     logger.exception("The cluster's map could not be used")
-                self._read.set()
+                self._map_read.set()
             # The same map again: whoever asked will not find what he looks for in a moment either.
             pause = 0.02 if self._map != before else min(pause * 2, 0.4)
             down = self._map is None or not all(link.up for link in self._links.values())

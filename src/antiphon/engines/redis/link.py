@@ -3,7 +3,7 @@
 On one connection TCP delivers or breaks, so nothing is counted to find a loss: a connection that broke, or was
 silent too long, or led to a server that is primary no more, may have lost what was published between the last sign of
 life and the confirmed resubscription, and nothing else. What is subscribed is in ``subscriptions.py``, what waits to be
-published in ``outbox.py``.
+published in ``outbox.py``, how a silent server is found out in ``heartbeat.py``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
-from math import inf
 from time import monotonic
 from typing import Any
 
@@ -23,6 +22,7 @@ from ...exceptions import EngineUnavailable
 from ...types import Receipt
 from .connection import Call, Connection, Publication, ReplyError, look, until_ended
 from .greeting import greet
+from .heartbeat import Heartbeat
 from .hosts import Address
 from .outbox import Outbox, Waiting
 from .owner import LinkOwner
@@ -37,6 +37,7 @@ logger = logging.getLogger("antiphon.engine")
 BACKOFF_S = (0.05, 0.4)
 # How long publishes wait for the other nodes when a server has come back: the longest pause, and a little.
 SETTLE_S = 0.5
+# How often deadlines are looked at.
 TICK_S = 0.25
 
 
@@ -64,21 +65,16 @@ class Link:
         self.address: Address | None = None
         self.since_s = time.time()
         self.reason = "never connected yet"
-        self.latency_s: float | None = None
         self.attempts = 0
         self.subscriptions = Subscriptions(self, settings)
         self.outbox = Outbox(settings, self.error)
+        self.heartbeat = Heartbeat(find, settings, moves=moves)
         self._broke = ""  # why the last connection ended
         self._find = find
         self._publishing: Connection | None = None  # the connection, once the others have had time to come back
         self._number = 0  # the connection's, as the server counts
         self._all_gone = False
         self._up_waiters: list[asyncio.Future[Connection]] = []
-        self._good_s = monotonic()  # when the last command that the primary answered had been sent
-        self._moves = moves
-        self._checking: asyncio.Task[None] | None = None
-        self._ping: tuple[asyncio.Future[Any], float] | None = None
-        self._next_ping_s = inf
         self._ticked_s = monotonic()
         self._ticker = self.loop.call_later(TICK_S, self._tick)
         self._task = self.loop.create_task(self._run(), name=f"antiphon link {name}")
@@ -167,38 +163,13 @@ class Link:
         self, channels: Collection[bytes]
     ) -> tuple[dict[bytes, float | None], list[tuple[list[bytes], asyncio.Future[None]]]]:
         """Let channels go to other links: ({channel: good until, None: nothing missed}, [(channels, who waits)])."""
-        return self.subscriptions.give_up(channels, self._good_until())
+        return self.subscriptions.give_up(channels, self.heartbeat.good_until)
 
     # Staying up
 
     async def _run(self) -> None:
-        pause = 0.0
         while True:
-            connection: Connection | None = None
-            try:
-                connection = await self._connect()
-                await self.subscriptions.restore(connection)
-            except (OSError, TimeoutError, ReplyError, EngineUnavailable) as exc:
-                if connection is not None:
-                    connection.give_up("never came up")
-                    self.subscriptions.went_down(self._good_until())  # what it had restored is gone with it
-                self._failed(exc)
-                pause = min(max(pause * 2, BACKOFF_S[0]), BACKOFF_S[1])
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # jitter
-                continue
-            except Exception as exc:  # nobody foresaw it, and a link that ended here would be deaf for ever
-                logger.exception("Engine link %s cannot come up", self.name)
-                if connection is not None:
-                    connection.give_up("never came up")
-                    self.subscriptions.went_down(self._good_until())
-                self._failed(exc)
-                await asyncio.sleep(BACKOFF_S[1])
-                continue
-            except asyncio.CancelledError:
-                if connection is not None:
-                    connection.give_up("closed by us")
-                raise
-            pause = 0.0
+            connection = await self._establish()
             self._came_up(connection)
             try:
                 reason = await asyncio.shield(connection.ended)
@@ -206,6 +177,31 @@ class Link:
                 connection.close()
                 raise
             self._went_down(connection, reason)
+
+    async def _establish(self) -> Connection:
+        """Try until a connection is there, with everything restored on it."""
+        pause = 0.0
+        while True:
+            connection: Connection | None = None
+            try:
+                connection = await self._connect()
+                await self.subscriptions.restore(connection)
+                return connection
+            except asyncio.CancelledError:
+                if connection is not None:
+                    connection.give_up("closed by us")
+                raise
+            except Exception as exc:
+                pause = min(max(pause * 2, BACKOFF_S[0]), BACKOFF_S[1])
+                if not isinstance(exc, OSError | TimeoutError | ReplyError | EngineUnavailable):
+                    # Nobody foresaw it, and a link that ended here would be deaf for ever.
+                    logger.exception("Engine link %s cannot come up", self.name)
+                    pause = BACKOFF_S[1]
+                if connection is not None:
+                    connection.give_up("never came up")
+                    self.subscriptions.went_down(self.heartbeat.good_until)  # what it had restored is gone with it
+                self._failed(exc)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # jitter
 
     async def _connect(self) -> Connection:
         self.attempts += 1
@@ -215,7 +211,7 @@ class Link:
             async with asyncio.timeout(settings.pong_timeout_s):
                 sent_s = monotonic()
                 number = await greet(connection, address, settings)
-                self._good_s = sent_s
+                self.heartbeat.answered(sent_s)
                 # Its clients are counted anew: the server has been restarted, or is another.
                 self._all_gone = number < self._number or (self._number > 0 and address != self.address)
                 self._number = number
@@ -230,8 +226,7 @@ class Link:
         self.connection = connection
         self.since_s = time.time()
         self.reason = ""
-        self._ping = None
-        self._next_ping_s = monotonic() + self.settings.ping_interval_s
+        self.heartbeat.start(connection, self.address)
         if self._all_gone:
             # Every node has lost it, and what is published before they are back reaches nobody.
             self.loop.call_later(self.outbox.patience(SETTLE_S), self._publish_on, connection)
@@ -250,14 +245,18 @@ class Link:
             self.outbox.flush(connection)
 
     def _went_down(self, connection: Connection, reason: str) -> None:
-        good_until = self._good_until()
-        self.connection = self._publishing = None
+        self._detach()
         self._broke = self.reason = reason
         self.since_s = time.time()
-        self._next_ping_s = inf
-        self.subscriptions.went_down(good_until)
+        self.subscriptions.went_down(self.heartbeat.good_until)
         self.outbox.take_back(connection, reason)
         self.owner.link_changed(self, False)
+
+    def _detach(self) -> Connection | None:
+        """Have no connection any more; return the one there was."""
+        connection, self.connection, self._publishing = self.connection, None, None
+        self.heartbeat.stop()
+        return connection
 
     def _failed(self, exc: BaseException) -> None:
         reason = str(exc) or type(exc).__name__
@@ -265,9 +264,6 @@ class Link:
             log = logger.warning if self.attempts <= 1 or not self.reason else logger.info
             log("Engine link %s cannot connect: %s", self.name, reason)
         self.reason = reason
-
-    def _good_until(self) -> float:
-        return time.time() - (monotonic() - self._good_s)
 
     def drop(self, reason: str) -> None:
         """Give up the connection and find the server anew."""
@@ -280,14 +276,9 @@ class Link:
         late, self._ticked_s = now - self._ticked_s > 2 * TICK_S, now
         if late:
             return  # the loop stood still: what came meanwhile is to be read before anybody is called overdue
-        connection = self.connection
-        if connection is not None:
-            if self._ping is not None:
-                if now - self._ping[1] > self.settings.pong_timeout_s:
-                    connection.abort(f"no answer to PING within {self.settings.pong_timeout_s:g} s")
-            elif now >= self._next_ping_s:
-                self._send_ping(connection, now)
-            self._fail_overdue(connection, now)
+        self.heartbeat.beat(now)
+        if self.connection is not None:
+            self._fail_overdue(self.connection, now)
         self.outbox.expire(now)
         self.subscriptions.expire(now)
 
@@ -300,48 +291,6 @@ class Link:
                 entry[0].set_exception(
                     self.error(f"not confirmed within {limit_s:g} s; it may or may not have arrived")
                 )
-
-    def _send_ping(self, connection: Connection, now: float) -> None:
-        # Not a PING: a server that is primary no more answers that, too, and hears nothing of what others publish.
-        future = connection.call("ROLE")
-        self._ping = (future, now)
-
-        def answered(done: asyncio.Future[Any]) -> None:
-            if self._ping is None or self._ping[0] is not done:
-                return
-            self._ping = None
-            if done.cancelled():
-                return
-            error = done.exception()
-            if error is not None and not isinstance(error, ReplyError):
-                return  # the connection has ended
-            self.latency_s = monotonic() - now
-            self._next_ping_s = monotonic() + self.settings.ping_interval_s
-            if error is None and isinstance(done.result(), list) and done.result()[0] != b"master":
-                connection.abort(f"it is a {done.result()[0].decode()} now, not the primary")
-            elif not self._moves:
-                self._good_s = now
-            else:
-                self.check_address(now)
-
-        future.add_done_callback(answered)
-
-    def check_address(self, answered_s: float = -inf) -> None:
-        """Go where the primary is, if that is elsewhere by now; if not, vouch for the time until ``answered_s``."""
-        if self.connection is not None and (self._checking is None or self._checking.done()):
-            self._checking = self.loop.create_task(self._check_address(self.connection, answered_s))
-
-    async def _check_address(self, connection: Connection, answered_s: float) -> None:
-        try:
-            address = await self._find()
-        except (OSError, TimeoutError, EngineUnavailable):
-            return  # nobody knows
-        if connection is not self.connection:
-            return
-        if address == self.address:
-            self._good_s = max(self._good_s, answered_s)
-        else:
-            connection.abort(f"the primary is {address.name} now")
 
     # What subscriptions and the connection call
 
@@ -364,7 +313,7 @@ class Link:
         elif kind == b"subscribe" or kind == b"ssubscribe":
             self.subscriptions.acknowledged(push[1])
         elif kind == b"sunsubscribe":
-            if self.subscriptions.let_go(push[1], self._good_until()):  # nobody asked for it: the slot has moved
+            if self.subscriptions.let_go(push[1], self.heartbeat.good_until):  # nobody asked for it: the slot has moved
                 self.gone(push[1])
         elif kind == b"invalidate":
             self.owner.invalidated(self)
@@ -389,7 +338,7 @@ class Link:
 
     def retire(self, reason: str) -> Iterable[Waiting]:
         """Give the server up for good, to be closed next; return the publishes that are to go elsewhere, in order."""
-        connection, self.connection, self._publishing = self.connection, None, None
+        connection = self._detach()
         if connection is not None:
             self.outbox.take_back(connection, reason)
             connection.abort(reason)
@@ -399,11 +348,10 @@ class Link:
         """End: what was written is let through, what waits fails."""
         self._ticker.cancel()
         self._task.cancel()
-        if self._checking is not None:
-            self._checking.cancel()
-        await asyncio.wait([self._task, *([self._checking] if self._checking is not None else [])])
-        if self.connection is not None:
-            connection, self.connection, self._publishing = self.connection, None, None
+        await self.heartbeat.close()
+        await asyncio.wait([self._task])
+        connection = self._detach()
+        if connection is not None:
             connection.close()
             self.outbox.take_back(connection, "the layer was closed")
         self.outbox.close()

@@ -19,8 +19,9 @@ from ...types import Receipt
 from .connection import Call, Connection, Publication
 from .settings import LinkSettings
 
-__all__ = ["Outbox", "Waiting", "publish_command", "publish_head"]
+__all__ = ["WAITING_MAX", "Outbox", "Waiting", "publish_command", "publish_head"]
 
+# So many publishes at most wait for one link, or for the owner of one slot.
 WAITING_MAX = 100_000
 
 

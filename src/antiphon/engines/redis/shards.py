@@ -8,8 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...types import Receipt
-from .connection import Publication, ReplyError
-from .hosts import Address, Host, SentinelHost, SingleHost
+from .connection import Publication, ReplyError, look
+from .hosts import Host, SentinelHost, SingleHost
 from .link import Link
 from .sentinels import SentinelWatch
 from .topology import find_primary, shard_of
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .bus import RedisBus
     from .engine import RedisEngine
 
-__all__ = ["ShardRouter", "look", "together"]
+__all__ = ["ShardRouter", "together"]
 
 
 class ShardRouter:
@@ -30,7 +30,7 @@ class ShardRouter:
         self.links = [
             Link(
                 _name(host),
-                partial(find, host),
+                partial(find_primary, host),
                 engine,
                 bus.settings(tracked=shard == home),
                 moves=isinstance(host, SentinelHost),
@@ -38,7 +38,7 @@ class ShardRouter:
             for shard, host in enumerate(bus.hosts)
         ]
         self._watches = [
-            SentinelWatch(host, link.check_address, bus.ping_interval_s)
+            SentinelWatch(host, link.heartbeat.check_address, bus.ping_interval_s)
             for host, link in zip(bus.hosts, self.links, strict=True)
             if isinstance(host, SentinelHost)
         ]
@@ -113,19 +113,8 @@ def together(futures: Iterable[asyncio.Future[None] | None]) -> asyncio.Future[N
     return everything
 
 
-def look(done: asyncio.Future[None]) -> None:
-    """Fetch an error that perhaps nobody waits for: it is not worth a warning."""
-    if not done.cancelled():
-        done.exception()
-
-
 async def _all(futures: list[asyncio.Future[None]]) -> None:
     await asyncio.gather(*(asyncio.shield(future) for future in futures))
-
-
-async def find(host: Host) -> Address:
-    """Return where a host's primary is now."""
-    return await find_primary(host)
 
 
 def _name(host: Host) -> str:

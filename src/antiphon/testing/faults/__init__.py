@@ -6,6 +6,11 @@ too.
 
 from __future__ import annotations
 
+import sys
+
+if sys.platform == "win32":
+    raise ImportError("these tools stop and kill processes as POSIX systems do; run such tests there")
+
 from .child import ChildProcess, Peer
 from .clock import clock_offset
 from .cluster import ValkeyCluster

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from .resp import RespError
+from .startable import Startable
 from .valkey import HOST, ValkeyServer, until
 
 __all__ = ["ValkeyCluster"]
@@ -32,7 +32,7 @@ class _Seen:
     slots: tuple[range, ...]
 
 
-class ValkeyCluster:
+class ValkeyCluster(Startable):
     """A cluster on 127.0.0.1, started by ``start()`` or as a context manager.
 
     ``replicas``: 0, or as many as there are primaries, one each. ``options`` are those of each server. ``hosts`` is what
@@ -51,24 +51,18 @@ class ValkeyCluster:
             "cluster_require_full_coverage": False,
             "cluster_allow_replica_migration": False,  # a replica stays with its shard: tests name it
         }
+        if "requirepass" in options:
+            settings["masterauth"] = options["requirepass"]
         self.size = primaries
         self.servers = [ValkeyServer(binary=binary, **(settings | options)) for _ in range(primaries + replicas)]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.servers}>"
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+    @property
+    def running(self) -> bool:
+        """Whether any of its servers runs."""
+        return any(each.running for each in self.servers)
 
     @property
     def hosts(self) -> list[str]:
@@ -142,8 +136,10 @@ class ValkeyCluster:
         ids = {each.port: each.id for each in self._view()}
         to.command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source.port])
         source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[to.port])
+        password = to.options.get("requirepass")
+        auth = ("AUTH", password) if password else ()
         while keys := source.command("CLUSTER", "GETKEYSINSLOT", slot, 100):
-            source.command("MIGRATE", HOST, to.port, "", 0, 5000, "KEYS", *keys)
+            source.command("MIGRATE", HOST, to.port, "", 0, 5000, *auth, "KEYS", *keys)
         for each in (to, source, *(each for each in self.primaries if each not in (to, source))):
             each.command("CLUSTER", "SETSLOT", slot, "NODE", ids[to.port])
         until(lambda: self._agree(slot, to), READY_LIMIT_S, f"every node to see slot {slot} on {to!r}")

@@ -12,13 +12,9 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from pathlib import Path
-
-if sys.platform == "win32":
-    raise ImportError("these tools stop and kill processes as POSIX systems do; run such tests there")
 
 __all__: list[str] = []
 
@@ -65,10 +61,15 @@ def folder() -> Path:
     if len(str(place)) > _LONGEST_PLACE and Path("/tmp").is_dir():  # noqa: S108 -- mkdtemp makes it ours alone
         place = "/tmp"  # noqa: S108
     made = Path(tempfile.mkdtemp(prefix="antiphon-", dir=place))
-    _folders.add(made)
-    if " " not in str(made):  # else left to atexit: the shell's lists are divided by spaces
-        _tell(f"d {made}")
+    _watch_folder(made)
     return made
+
+
+def make_again(made: Path) -> None:
+    """Make such a folder anew where it was removed."""
+    if not made.exists():
+        made.mkdir(mode=0o700)
+        _watch_folder(made)
 
 
 def remove(made: Path) -> None:
@@ -81,6 +82,12 @@ def kill_group(group: int, number: signal.Signals) -> None:
     """Send a signal to a whole group; one that has ended is no error."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS answers EPERM for a group of zombies
         os.killpg(group, number)
+
+
+def _watch_folder(made: Path) -> None:
+    _folders.add(made)
+    if " " not in str(made):  # else left to atexit: the shell's lists are divided by spaces
+        _tell(f"d {made}")
 
 
 def _tell(line: str) -> None:

@@ -6,18 +6,14 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 from . import guard
-
-if sys.platform == "win32":
-    raise ImportError("these tools stop and kill processes as POSIX systems do; run such tests there")
+from .startable import Startable
 
 __all__ = ["ServerProcess"]
 
@@ -27,7 +23,7 @@ _POLL_S = 0.005
 _TAIL_LINES = 20
 
 
-class ServerProcess:
+class ServerProcess(Startable):
     """Runs ``args`` as a server, from ``start()`` to ``close()``; a context manager, too.
 
     ``address`` is where it listens: ``(host, port)``, the path of a Unix socket, or None where nothing tells that it is
@@ -64,20 +60,6 @@ class ServerProcess:
         state = "paused" if self.paused else "running" if self.running else "down"
         return f"<{type(self).__name__} {self.name} {state}{f' pid {self.pid}' if self.running else ''}>"
 
-    def __enter__(self) -> Self:
-        if not self.running:
-            try:
-                self.start()
-            except BaseException:
-                self.close()
-                raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
     @property
     def name(self) -> str:
         """Where it listens, else the program's name."""
@@ -105,7 +87,7 @@ class ServerProcess:
         if self.running:
             raise RuntimeError(f"{self!r} is running already")
         self._ended()
-        self.folder.mkdir(mode=0o700, exist_ok=True)
+        guard.make_again(self.folder)
         with self.log.open("ab") as log:
             self._process = self._spawn(log)
         guard.watch(self._process.pid)

@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import os
 import socket
 import struct
-import sys
 import threading
 from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from . import guard
 from .process import ServerProcess
+from .startable import Startable
 from .valkey import HOST, free_port
-
-if sys.platform == "win32":
-    raise ImportError("these tools stop and kill processes as POSIX systems do; run such tests there")
 
 __all__ = ["Proxy"]
 
@@ -37,7 +32,7 @@ _CALL_LIMIT_S = 10.0
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time left: close() sends RST
 
 
-class Proxy:
+class Proxy(Startable):
     """Listens, from ``start()`` to ``close()`` (a context manager, too), and forwards to ``target`` and back.
 
     ``target``: a server of this package, a URL (``redis://host:port/0``, ``unix:///path``), ``(host, port)`` or the
@@ -54,23 +49,13 @@ class Proxy:
         self.address: tuple[str, int] | str = ""
         self._folder: Path | None = None
         self._delay_s = 0.0
-        self._links: set[_Link] = set()
+        self._pairs: set[_Pair] = set()
         self._listener: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.address} -> {self.target} {self.connections} open>"
-
-    def __enter__(self) -> Self:
-        if self._thread is None:
-            self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def url(self) -> str:
@@ -83,9 +68,14 @@ class Proxy:
         return f"unix://{credentials}{at}{self.address}{query}"
 
     @property
+    def running(self) -> bool:
+        """Whether it was started, and not closed; while it refuses connections, too."""
+        return self._thread is not None
+
+    @property
     def connections(self) -> int:
         """How many connections are open; ``accepted`` counts all there have been."""
-        return len(self._links)
+        return len(self._pairs)
 
     @property
     def bytes(self) -> int:
@@ -94,7 +84,7 @@ class Proxy:
 
     def start(self) -> None:
         """Listen."""
-        if self._thread is not None:
+        if self.running:
             raise RuntimeError(f"{self!r} is running already")
         if isinstance(self.target, tuple):
             self.address = (HOST, free_port())
@@ -181,8 +171,8 @@ class Proxy:
             self._listener = None
 
     async def _cut(self) -> None:
-        for link in tuple(self._links):
-            await _ended(link.task)
+        for pair in tuple(self._pairs):
+            await _ended(pair.task)
 
     async def _black_hole(self, on: bool, direction: Direction) -> None:
         for each in ("up", "down") if direction == "both" else (direction,):
@@ -193,17 +183,17 @@ class Proxy:
 
     def _accept(self, listener: socket.socket) -> None:
         # Not sock_accept(): what it had accepted when its task is cancelled would never be closed.
-        with contextlib.suppress(BlockingIOError, ConnectionError):
+        with suppress(BlockingIOError, ConnectionError):
             client, _ = listener.accept()
             client.setblocking(False)
             self.accepted += 1
-            link = _Link(self, client)
-            self._links.add(link)
-            link.task = asyncio.create_task(link.run())
-            link.task.add_done_callback(link.close)  # no "finally" inside: it may be cut before it has begun
+            pair = _Pair(self, client)
+            self._pairs.add(pair)
+            pair.task = asyncio.create_task(pair.run())
+            pair.task.add_done_callback(pair.close)  # no "finally" inside: it may be cut before it has begun
 
 
-class _Link:
+class _Pair:
     """One client's connection and its other half to the server."""
 
     task: asyncio.Task[None]
@@ -264,7 +254,7 @@ class _Link:
                 with suppress(OSError):
                     each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             each.close()
-        self.proxy._links.discard(self)
+        self.proxy._pairs.discard(self)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -8,13 +8,9 @@ from __future__ import annotations
 import os
 import select
 import socket
-import sys
 import threading
 from types import TracebackType
 from typing import Any, Self
-
-if sys.platform == "win32":
-    raise ImportError("these tools stop and kill processes as POSIX systems do; run such tests there")
 
 __all__ = ["RespClient", "RespError"]
 

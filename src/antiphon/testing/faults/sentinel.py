@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from .resp import RespError
+from .startable import Startable
 from .valkey import HOST, ValkeyServer, until
 
 __all__ = ["ValkeySentinel"]
@@ -24,7 +24,7 @@ class _Sentinel(ValkeyServer):
     _sentinel = True
 
 
-class ValkeySentinel:
+class ValkeySentinel(Startable):
     """One service named ``m`` under three Sentinels, started by ``start()`` or as a context manager.
 
     ``options`` are those of the two servers. ``hosts`` is what a layer's ``hosts`` takes. Who is primary is asked from
@@ -41,18 +41,10 @@ class ValkeySentinel:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.servers} sentinels {[each.port for each in self.sentinels]}>"
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+    @property
+    def running(self) -> bool:
+        """Whether any of the five runs."""
+        return any(each.running for each in (*self.servers, *self.sentinels))
 
     @property
     def hosts(self) -> list[dict[str, Any]]:
@@ -87,6 +79,7 @@ class ValkeySentinel:
         ]
         if password := first.options.get("requirepass"):
             lines.append(("auth-pass", SERVICE, password))
+        self.sentinels.clear()
         for _ in range(3):
             sentinel = _Sentinel(binary=self._binary, sentinel=lines)
             self.sentinels.append(sentinel)

@@ -13,8 +13,9 @@ from typing import Any
 from urllib.parse import quote
 
 from ...exceptions import MissingExtra
+from . import guard
 from .process import ServerProcess
-from .resp import RespClient, RespError
+from .resp import TIMEOUT_S, RespClient, RespError
 
 __all__ = ["ValkeyServer", "find_binary", "free_port"]
 
@@ -65,8 +66,7 @@ class ValkeyServer(ServerProcess):
     ``port``: None for a free one, 0 for none. With ``unix_socket`` it listens there as well, and that is its ``url``.
     ``binary``: see ``find_binary``. ``options`` are lines of its configuration: ``maxmemory="3mb"``,
     ``maxmemory_policy="allkeys-lru"``, ``requirepass="secret"``; a tuple is a value of several words, a list several
-    lines. Address, options
-    and folder stay over ``kill()``, ``terminate()`` and ``restart()``.
+    lines. Address, options and folder stay over ``kill()``, ``terminate()`` and ``restart()``.
     """
 
     _sentinel = False  # whether it is one that watches others
@@ -80,6 +80,8 @@ class ValkeyServer(ServerProcess):
         binary: str | Path | None = None,
         **options: str | float | bool | Sequence[Any],
     ) -> None:
+        if port == 0 and not unix_socket:
+            raise ValueError("expected a port or unix_socket=True, got neither: nothing could reach the server")
         program = find_binary(binary)
         super().__init__([program], answers=self._answers_us)
         self.persist = persist
@@ -87,8 +89,6 @@ class ValkeyServer(ServerProcess):
         self.options = options
         self._chosen = port is not None
         self.socket_path = str(self.folder / "s") if unix_socket else None
-        if not (self.port or unix_socket):
-            raise ValueError("expected a port or unix_socket=True, got neither: nothing could reach the server")
         self._aim()
 
     @property
@@ -135,7 +135,7 @@ class ValkeyServer(ServerProcess):
         super().kill()
         self._client.close()
 
-    def command(self, *args: Any, timeout_s: float = 5.0) -> Any:
+    def command(self, *args: Any, timeout_s: float = TIMEOUT_S) -> Any:
         """Send one command on a connection of this object's own and return the reply, not decoded.
 
         Bytes, int, None or a list; a status such as "OK" is a str. Raises RespError, or OSError where it is down.
@@ -155,6 +155,7 @@ class ValkeyServer(ServerProcess):
 
     def _configure(self) -> None:
         # A file, not arguments: Sentinel and CONFIG REWRITE write to it, and a restart reads what they wrote.
+        guard.make_again(self.folder)
         lines: dict[str, Any] = {
             "bind": HOST,
             "port": self.port,
