@@ -8,10 +8,13 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from types import FrameType
 
-from asgiref.sync import AsyncToSync
+from asgiref.sync import AsyncToSync, SyncToAsync
 
-__all__ = ["background_loop", "is_temporary"]
+__all__ = ["background_loop", "is_temporary", "will_be_temporary"]
+
+_ASYNC_TO_SYNC = AsyncToSync.__call__.__code__
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
@@ -40,6 +43,14 @@ def is_temporary(loop: asyncio.AbstractEventLoop) -> bool:
     """Say whether ``async_to_sync`` made ``loop`` for one call."""
     # asgiref's own table of the loops it made; it forgets each when its call returns.
     return loop in AsyncToSync.loop_thread_executors
+
+
+def will_be_temporary(caller: FrameType) -> bool:
+    """Say whether ``caller`` is ``async_to_sync``, which calls a function first and makes a loop for the rest then.
+
+    In a thread that ``sync_to_async`` made, the rest runs on the loop that waits for that thread.
+    """
+    return caller.f_code is _ASYNC_TO_SYNC and getattr(SyncToAsync.threadlocal, "main_event_loop", None) is None
 
 
 def _after_fork() -> None:

@@ -76,14 +76,19 @@ class Sends(WorkerChannels):
         Never raises ChannelFull: what a full channel drops is counted, by its overflow policy. TypeError for a wrong
         name or message, MessageTooLarge beyond the bound, EngineUnavailable when the engine cannot take it.
         """
+        body, extra = self._checked(group, message, exclude)
+        receipt = self._publish("g:" + group, body, extra)
+        return receipt if isinstance(receipt, Receipt) else await receipt
+
+    def _checked(self, group: str, message: Message, exclude: Iterable[str]) -> tuple[bytes, dict[str, Any] | None]:
+        """Return the body and the extra of a message to a group."""
         if type(group) is not str or group not in known_groups:
             require_group(group)
         body = self._encode(message)
         extra = {"x": checked_channels(exclude)} if exclude else None
         if recorders:
             record(Sent("group", group, message, tuple(extra["x"]) if extra else (), layer=self._alias()))
-        receipt = self._publish("g:" + group, body, extra)
-        return receipt if isinstance(receipt, Receipt) else await receipt
+        return body, extra
 
     async def groups_send(self, groups: Iterable[str], message: Message, *, exclude: Iterable[str] = ()) -> Receipt:
         """Send to every channel of several groups; one that is in more of them gets the message once."""

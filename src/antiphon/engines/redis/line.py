@@ -87,7 +87,11 @@ class Line:
 
         Raises Severed, Undecided, or the error that the server replied.
         """
-        self._write(packed, timeout_s)
+        self.ask(packed, timeout_s)
+        return self.answer()
+
+    def answer(self) -> Any:
+        """Return the reply to what was asked last. Raises Undecided, or the error that the server replied."""
         self._await_awake()
         try:
             reply = self._connection.read_response()
@@ -100,7 +104,7 @@ class Line:
 
     def calls(self, packed: bytes, timeout_s: float, count: int) -> list[Any]:
         """Send ``count`` packed commands in one write and return their replies; of error replies the first is raised."""
-        self._write(packed, timeout_s)
+        self.ask(packed, timeout_s)
         replies: list[Any] = []
         error: RedisError | None = None
         for _ in range(count):
@@ -122,7 +126,7 @@ class Line:
         """
         replies: list[Any] = []
         try:
-            self._write(packed, timeout_s)
+            self.ask(packed, timeout_s)
             for _ in range(count):
                 try:
                     replies.append(self._connection.read_response())
@@ -133,7 +137,8 @@ class Line:
         self.fresh = False
         return replies, None
 
-    def _write(self, packed: bytes, timeout_s: float) -> None:
+    def ask(self, packed: bytes, timeout_s: float) -> None:
+        """Send packed commands, and wait for no reply. Raises Severed."""
         if self._connection._sock is None:
             raise Severed("the connection is closed")
         if timeout_s != self._timeout_s:

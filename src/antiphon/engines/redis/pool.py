@@ -168,6 +168,13 @@ class Pool:
             line.checked_at = monotonic()
         return line
 
+    def at_hand(self, key: bytes) -> Line | None:
+        """Lend a live connection to where ``key`` lives, if there is one and nobody needs to be asked."""
+        if self._watched or self.failures or self.pid != os.getpid():
+            return None
+        address = self.known_address_of(key)
+        return self._idle_line(address) if address is not None else None
+
     def _idle_line(self, address: Address) -> Line | None:
         idle = self._idle.get(address)
         while idle:

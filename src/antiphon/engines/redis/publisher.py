@@ -1,38 +1,25 @@
 """Publishing from any thread without an event loop: honest about what became of each message.
 
-Knows nothing of nodes and links. What fails is one of three things. *Not sent*: tried again until ``timeout_s``.
-*Refused*: raised, or followed where the reply names another server. *Undecided* (written, never answered): raised as
-such, or sent again within ``retry_s``, flagged so that whoever had it the first time drops it.
+Knows nothing of nodes and links. What is done about a failure is in ``effort.py``, what travels together in ``batch.py``.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import random
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    BusyLoadingError,
-    ClusterDownError,
-    MovedError,
-    NoScriptError,
-    ReadOnlyError,
-    ResponseError,
-    TryAgainError,
-)
+from redis.exceptions import MovedError, NoScriptError, ResponseError
 
 from ...envelope import mark_again
 from ...exceptions import EngineUnavailable
 from .batch import publish_many
 from .dial import DialError, pack
-from .hosts import Address, Host
+from .effort import PROBE_S, BegunEffort, Effort
+from .hosts import Host
 from .keys import Keys
 from .line import BoundTable, Line, Severed, Undecided, bound_queues
 from .pool import NotPrimary, Pool
@@ -41,13 +28,7 @@ __all__ = ["BlockingPublisher"]
 
 logger = logging.getLogger(__name__)
 
-_PROBE_S = 0.5  # how long a server that failed just now may take to show that it is back, to those who do not wait
 _POLL_S = 1.0  # how often a registry of bound queues that is not announced is read while there is traffic
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.4
-_REDIRECTS = 3  # followed at once; after that a cluster gets time to agree
-# What another server, or this one in a moment, would not reply. None of it has run.
-_PASSING = (BusyLoadingError, ClusterDownError, ReadOnlyError, TryAgainError)
-_ASKING = pack("ASKING")
 
 
 class Script(Protocol):
@@ -99,7 +80,23 @@ class BlockingPublisher:
         """
         channel = self._keys.channel(topic)
         packed = self._publish % (len(channel), channel, len(payload), payload)
-        line, nodes = self._run(channel, packed, payload)
+        return self._published(topic, payload, *self._run(channel, packed, payload))
+
+    def begin(self, topic: str, payload: bytes) -> Callable[[], int]:
+        """Write a publish, if a connection is at hand; what is returned waits for the answer, and is as ``publish``.
+
+        Whoever drops it uncalled does not know whether the message was published.
+        """
+        channel = self._keys.channel(topic)
+        packed = self._publish % (len(channel), channel, len(payload), payload)
+        effort = BegunEffort(self, self._pool, channel, packed, payload)
+        effort.begin()
+        return partial(self._finish, effort, topic, payload)
+
+    def _finish(self, effort: Effort, topic: str, payload: bytes) -> int:
+        return self._published(topic, payload, *effort.run())
+
+    def _published(self, topic: str, payload: bytes, line: Line, nodes: Any) -> int:
         line.sent += 1
         if self.on_bound is None:
             self._pool.give(line)
@@ -146,7 +143,7 @@ class BlockingPublisher:
         """
         if self._pool.pid != os.getpid():  # a fork that Python did not see
             self._pool.after_fork()
-        return _Effort(self, self._pool, key, packed, payload).run()
+        return Effort(self, self._pool, key, packed, payload).run()
 
     def packed_again(self, channel: bytes, payload: bytes) -> bytes:
         """Return the command that publishes a message which may have been published before."""
@@ -171,7 +168,7 @@ class BlockingPublisher:
         """Return the registry as it is for the message that ``line`` has just published."""
         try:
             if line.tracked:
-                return line.current_bound(min(_PROBE_S, self.timeout_s))
+                return line.current_bound(min(PROBE_S, self.timeout_s))
         except ResponseError:
             line.tracked = False  # the registry's slot has moved away, or a right was withdrawn
         except (Severed, Undecided):
@@ -195,9 +192,9 @@ class BlockingPublisher:
 
     def _read_bound(self) -> BoundTable:
         pool, key = self._pool, self._keys.bound
-        line = pool.take(pool.address_of(key, _PROBE_S), _PROBE_S)
+        line = pool.take(pool.address_of(key, PROBE_S), PROBE_S)
         try:
-            table = line.load_bound(key, _PROBE_S)
+            table = line.load_bound(key, PROBE_S)
         except BaseException as exc:
             pool.end(line)
             if isinstance(exc, MovedError):
@@ -205,166 +202,3 @@ class BlockingPublisher:
             raise
         pool.give(line)
         return table
-
-
-class _Effort:
-    """What is done to get one command answered.
-
-    A server that failed within the last second, in whichever thread, is tried once (``once``), so that a site whose
-    server is away does not hang in every request.
-    """
-
-    __slots__ = ("asking", "deadline", "key", "limit_s", "once", "packed", "pauses", "payload", "pool", "publisher",
-                 "redirect", "redirects", "suspect", "undecided")  # fmt: skip
-
-    def __init__(
-        self, publisher: BlockingPublisher, pool: Pool, key: bytes, packed: bytes, payload: bytes | None
-    ) -> None:
-        self.publisher = publisher
-        self.pool = pool
-        self.key = key
-        self.packed = packed
-        self.payload = payload
-        self.limit_s = publisher.timeout_s
-        self.deadline = monotonic() + max(publisher.timeout_s, publisher.retry_s)
-        self.once: bool | None = None if pool.failures else False  # None: not known yet
-        self.suspect: object = None  # whose fault a failure is
-        self.redirect: Address | None = None
-        self.redirects = 0
-        self.asking = self.undecided = False
-        self.pauses: Iterator[float] | None = None
-
-    def run(self) -> tuple[Line, Any]:
-        """Return the line that carried the command, and the reply. Raises EngineUnavailable or NoScriptError."""
-        pool = self.pool
-        while True:
-            try:
-                line = self._line()
-            except AuthenticationError as exc:
-                raise self._error(f"{self._name()} refuses our credentials: {exc}") from exc
-            except _PASSING as exc:
-                self._failed(exc)
-                continue
-            except ResponseError as exc:
-                raise self._error(f"{self._name()} refuses our connection: {exc}") from exc
-            except (EngineUnavailable, Severed, NotPrimary, *DialError) as exc:
-                self._failed(exc)
-                continue
-            answered, reply = self._exchange(line)
-            if answered:
-                if pool.failures:
-                    pool.answered(line.address, self.key)
-                return line, reply
-
-    def _exchange(self, line: Line) -> tuple[bool, Any]:
-        """Send the command once; (False, None) when it is to be tried again."""
-        pool = self.pool
-        try:
-            if self.asking:
-                return True, line.calls(_ASKING + self.packed, self.limit_s, 2)[-1]
-            return True, line.call(self.packed, self.limit_s)
-        except Severed as exc:
-            pool.end(line)
-            if line.fresh:  # an older one may have died of age
-                self._failed(exc)
-        except Undecided as exc:
-            pool.end(line)
-            self._unanswered(exc)
-        except ResponseError as exc:
-            self._refused(line, exc)
-        except (AuthenticationError, BusyLoadingError) as exc:
-            pool.end(line)
-            self._failed(exc)
-        except BaseException:
-            pool.end(line)  # its reply may come yet, and would be taken for the next one's
-            raise
-        return False, None
-
-    def _line(self) -> Line:
-        pool = self.pool
-        if not pool.failures:
-            self.suspect = None
-            self.suspect = address = self.redirect or pool.address_of(self.key, self.limit_s)
-            return pool.take(address, self.limit_s)
-        self.suspect = guide = pool.guide_of(self.key)
-        known = self.once is not None
-        if not known:
-            self.once = pool.is_down(guide)
-        quick_s = min(_PROBE_S, self.limit_s)
-        self.suspect = address = self.redirect or pool.address_of(self.key, quick_s if self.once else self.limit_s)
-        down = pool.is_down(address)
-        if not known:
-            self.once = self.once or down
-        return pool.take(address, quick_s if self.once else self.limit_s, probe=down)
-
-    def _name(self) -> str:
-        return self.suspect.name if isinstance(self.suspect, Address) else "the server"
-
-    def _error(self, text: str) -> EngineUnavailable:
-        if self.undecided:
-            fate = "an attempt before was not answered, so what was sent may have taken effect or not"
-        else:
-            fate = "nothing was sent"
-        return EngineUnavailable(f"{text}; {fate}")
-
-    def _failed(self, exc: BaseException) -> None:
-        """Wait for the next attempt at what has certainly not run, or give up."""
-        pool = self.pool
-        pool.failures[self.suspect if self.suspect is not None else pool.guide_of(self.key)] = monotonic()
-        pool.forget(self.key)
-        self.redirect, self.asking = None, False
-        remaining = self.deadline - monotonic()
-        if self.once or remaining <= 0:
-            raise self._error(f"{self._name()} cannot be reached: {exc}") from exc
-        if self.pauses is None:
-            self.once = False
-            self.pauses = _pauses()
-        time.sleep(min(next(self.pauses), remaining))
-        self.limit_s = min(self.publisher.timeout_s, max(self.deadline - monotonic(), 0.01))
-
-    def _unanswered(self, exc: BaseException) -> None:
-        """Send again what may have run, where that is allowed, or give up."""
-        publisher = self.publisher
-        self.pool.failures[self.suspect] = monotonic()
-        self.pool.forget(self.key)
-        if self.payload is None or publisher.retry_s <= 0 or (self.undecided and monotonic() >= self.deadline):
-            cause = exc.__cause__ or exc
-            raise EngineUnavailable(
-                f"{self._name()} did not answer: {exc}; what was sent may have taken effect or not"
-            ) from cause
-        if not self.undecided:
-            self.undecided = True
-            self.once = False
-            self.deadline = monotonic() + publisher.retry_s
-            self.packed = publisher.packed_again(self.key, self.payload)
-        self.redirect, self.asking = None, False
-        self.limit_s = min(publisher.timeout_s, max(self.deadline - monotonic(), 0.01))
-
-    def _refused(self, line: Line, exc: ResponseError) -> None:
-        """Follow or wait out a refusal that is about the place or the moment, or raise."""
-        pool = self.pool
-        if isinstance(exc, (MovedError, AskError)):
-            pool.give(line)
-            self.redirects += 1
-            if self.redirects > _REDIRECTS:
-                self._failed(exc)
-                return
-            self.asking = not isinstance(exc, MovedError)  # redis-py's MovedError is an AskError
-            if not self.asking:
-                pool.forget(self.key)
-            self.redirect = replace(line.address, host=exc.host or line.address.host, port=exc.port, path=None)
-        elif isinstance(exc, _PASSING) or str(exc).startswith("BUSY"):
-            pool.end(line)
-            self._failed(exc)
-        else:
-            pool.give(line)
-            if isinstance(exc, NoScriptError):
-                raise exc
-            raise EngineUnavailable(f"{line.address.name} refused: {exc}") from exc
-
-
-def _pauses() -> Iterator[float]:
-    pause = _FIRST_PAUSE_S
-    while True:
-        yield pause * random.uniform(0.5, 1.0)  # noqa: S311  # spreads attempts, guards nothing
-        pause = min(pause * 2, _LONGEST_PAUSE_S)
