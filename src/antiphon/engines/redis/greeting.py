@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 from ...exceptions import EngineUnavailable
 from .connection import Connection, ReplyError, until_ended
@@ -14,8 +15,8 @@ __all__ = ["greet"]
 logger = logging.getLogger("antiphon.engine")
 
 
-async def greet(connection: Connection, address: Address, settings: LinkSettings) -> int:
-    """Make a connection ready; return the number that the server gave it, counted from its start.
+async def greet(connection: Connection, address: Address, settings: LinkSettings) -> str:
+    """Make a connection ready; return what names this run of the server: another after a restart, "" if it is not told.
 
     Raises EngineUnavailable for a server that is no primary, ReplyError if it refuses us.
     """
@@ -35,4 +36,10 @@ async def greet(connection: Connection, address: Address, settings: LinkSettings
             await until_ended(connection, connection.call(*tracking))
         except ReplyError as exc:  # an ACL may forbid it; then changes are heard of when they are asked for
             logger.info("No client tracking on %s: %s", address.name, exc)
-    return int(greeting.get(b"id", 0)) if isinstance(greeting, dict) else 0
+    try:
+        info = await until_ended(connection, connection.call("INFO", "server"))
+    except ReplyError as exc:  # an ACL may forbid it; then a restart looks like a connection that broke
+        logger.info("No INFO from %s: %s", address.name, exc)
+        return ""
+    found = re.search(rb"run_id:(\w+)", info if isinstance(info, bytes) else str(info).encode())
+    return found[1].decode() if found is not None else ""

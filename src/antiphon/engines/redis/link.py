@@ -72,7 +72,7 @@ class Link:
         self._broke = ""  # why the last connection ended
         self._find = find
         self._publishing: Connection | None = None  # the connection, once the others have had time to come back
-        self._number = 0  # the connection's, as the server counts
+        self._run_id = ""  # of the server
         self._all_gone = False
         self._up_waiters: list[asyncio.Future[Connection]] = []
         self._ticked_s = monotonic()
@@ -210,11 +210,11 @@ class Link:
         try:
             async with asyncio.timeout(settings.pong_timeout_s):
                 sent_s = monotonic()
-                number = await greet(connection, address, settings)
+                run_id = await greet(connection, address, settings)
                 self.heartbeat.answered(sent_s)
-                # Its clients are counted anew: the server has been restarted, or is another.
-                self._all_gone = number < self._number or (self._number > 0 and address != self.address)
-                self._number = number
+                # The server has been restarted, or is another.
+                self._all_gone = self._run_id not in ("", run_id) or self.address not in (None, address)
+                self._run_id = run_id
                 await self.owner.greeted(self, connection, address)
         except BaseException:
             connection.give_up("never came up")

@@ -38,8 +38,9 @@ def clients_come_and_go(server: ValkeyServer, count: int) -> None:
         server._client.close()
 
 
+@pytest.mark.parametrize("clients_since", [0, 100])
 async def test_what_waited_for_a_restarted_server_waits_for_the_other_nodes_too(
-    own_valkey: ValkeyServer, make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch
+    own_valkey: ValkeyServer, make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch, clients_since: int
 ) -> None:
     monkeypatch.setattr(links, "BACKOFF_S", (0.02, 0.02))  # the others need not their longest pause
     clients_come_and_go(own_valkey, 50)
@@ -53,6 +54,7 @@ async def test_what_waited_for_a_restarted_server_waits_for_the_other_nodes_too(
         waiting = [send(sender, n) for n in range(1, 4)]
         await asyncio.sleep(0.05)
         own_valkey.restart()
+        clients_come_and_go(own_valkey, clients_since)  # others may have been faster
         await until(lambda: link_of(sender).up)
         assert not link_of(receiver).up
         waiting.append(send(sender, 4))  # in line behind the others, though the link is up
@@ -87,7 +89,7 @@ async def test_no_publish_fails_because_it_waited_for_other_nodes(
 ) -> None:
     monkeypatch.setattr(links, "SETTLE_S", FOR_EVER_S)
     clients_come_and_go(own_valkey, 50)
-    layer = make_layer(own_valkey.url, timeout_s=1.5)
+    layer = make_layer(own_valkey.url, timeout_s=2.5)
     channel = await member(layer, "room")
     own_valkey.kill()
     await down(layer)
@@ -96,15 +98,15 @@ async def test_no_publish_fails_because_it_waited_for_other_nodes(
     await asyncio.sleep(0)
     own_valkey.restart()
     assert await asyncio.gather(*waiting) == [1] * 3
-    assert 1.0 < time.monotonic() - sent_s < 1.5  # as long as they could
+    assert time.monotonic() - sent_s > 2.0  # they waited as long as they could
     assert await asyncio.wait_for(send(layer, 3), 0.5) == 1  # what comes later does not wait at all
     assert await heard(layer, channel) == [0, 1, 2, 3]
 
 
-async def test_a_connection_that_breaks_while_publishes_wait_for_other_nodes_loses_none(
+async def test_a_connection_that_breaks_while_publishes_wait_for_other_nodes_gets_none_of_them(
     own_valkey: ValkeyServer, make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(links, "SETTLE_S", FOR_EVER_S)
+    monkeypatch.setattr(links, "SETTLE_S", 1.0)
     clients_come_and_go(own_valkey, 50)
     receiver = make_layer(own_valkey.url)
     with Proxy(own_valkey.url) as proxy:
@@ -120,7 +122,7 @@ async def test_a_connection_that_breaks_while_publishes_wait_for_other_nodes_los
         proxy.refuse()
         proxy.cut()
         await down(sender)
+        await asyncio.sleep(1.1)  # the wait for the others ends while there is no connection
         proxy.refuse(False)
-        # The next connection is to the same server, which the others have found by now.
-        assert await asyncio.wait_for(asyncio.gather(*waiting), 2) == [1] * 3
+        assert await asyncio.gather(*waiting) == [1] * 3
         assert await heard(receiver, channel) == [0, 1, 2, 3]
