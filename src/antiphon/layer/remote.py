@@ -216,8 +216,8 @@ class RemoteChannelLayer(ChannelLayer):
                 answers = await control.ask_topic(control_topic(), "closed_lately", args, self.timeout_s)
                 break
             await asyncio.sleep(_RECALL_PAUSE_S)
-        closed = {(kind, key): (reason, age_s) for _, found in answers.values for kind, key, reason, age_s in found}
-        for (kind, key), (reason, age_s) in closed.items():
+        # Each node's word by itself: one may have missed the later of two closes.
+        for kind, key, reason, age_s in itertools.chain(*(found for _, found in answers.values)):
             self._revocations.add(kind, key, reason, age_s=age_s)
             closed_s = time.monotonic() - age_s
             for mailbox in node.hub.by_identity(kind, key):

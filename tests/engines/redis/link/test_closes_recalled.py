@@ -48,8 +48,8 @@ async def test_a_user_closed_while_a_process_was_cut_off_is_closed_there_unless_
         else:
             proxy.black_hole(True)
         assert await here.close_user("7") == 0
+        await asyncio.sleep(0.1)
         in_between = visitor(there, "7", None, let_in_s)
-        await asyncio.sleep(0.05)
         after = visitor(there, "7", None)
         if cut_off == "broken":
             proxy.refuse(False)
@@ -91,3 +91,24 @@ async def test_a_session_closed_while_the_server_was_down_is_closed_elsewhere_un
     assert await here.close_session("t") == 1
     assert bystander.closes == ["unauthenticated"]
     assert after.closes == []
+
+
+async def test_of_two_closes_the_later_holds_whoever_tells_of_it_first(
+    valkey: ValkeyServer, make_layer: MakeLayer
+) -> None:
+    with Proxy(valkey.url) as proxy:
+        one, two, there = make_layer(valkey.url), make_layer(valkey.url), make_layer(proxy.url)
+        await asyncio.gather(one.new_channel(), two.new_channel(), there.new_channel())
+        await asyncio.gather(up(one), up(two), up(there))
+        proxy.refuse()
+        proxy.cut()
+        await down(there)
+        let_in_s = time.monotonic() - 0.2
+        visitors = [visitor(there, user, None, let_in_s) for user in ("7", "8")]
+        # Each of the others has missed one of the later closes itself.
+        for user, knows, knew in (("7", one, two), ("8", two, one)):
+            knows._revocations.add("user", user, "revoked")
+            knew._revocations.add("user", user, "revoked", age_s=0.5)
+        proxy.refuse(False)
+        await up(there)
+        await until(lambda: all(each.closes for each in visitors), 2)
