@@ -6,6 +6,7 @@ import re
 import secrets
 
 __all__ = [
+    "DEAD",
     "INVALID_NAME_ERROR",
     "MAX_NAME_LENGTH",
     "control_topic",
@@ -20,6 +21,9 @@ __all__ = [
     "require_group",
     "user_topic",
 ]
+
+# What the name of the worker channel for messages that nobody could handle ends in. It has none of its own.
+DEAD = ".dead"
 
 # As Channels has them (a name is shorter than 100), but ASCII only and without a trailing newline: what its
 # expressions let through by "$" and "\d" no engine's key space should see.

@@ -141,7 +141,7 @@ async def test_a_handler_that_raises_gets_its_message_again_until_it_is_dead(
     layer = get_channel_layer()
     # As a middleware does: what it copies must hold what is true for each message.
     application = Failing.as_asgi()
-    async with working(Worker(lambda scope, *ends: application({**scope}, *ends), ["jobs"], layer)):
+    async with working(Worker(lambda scope, *ends: application({**scope}, *ends), ["jobs"], layer, retry_pause_s=0)):
         await layer.send("jobs", {"type": "fail", "n": 1})
         await layer.send("jobs", {"type": "job", "n": 2})
         await until(lambda: App.log == [2])
@@ -217,7 +217,7 @@ async def test_an_application_that_crashes_is_logged_and_begun_again(caplog: pyt
             raise LookupError(f"crash {message['n']}")
 
     layer = get_channel_layer()
-    worker = Worker(app, ["jobs"], layer)
+    worker = Worker(app, ["jobs"], layer, retry_pause_s=0)
     async with working(worker):
         for n in range(3):
             await layer.send("jobs", {"type": "job", "n": n})

@@ -22,6 +22,9 @@ logger = logging.getLogger("antiphon.worker")
 
 # How long handlers may go on after a signal to stop.
 STOP_GRACE_S = 10.0
+# A message whose handler failed is kept so long before it is given back, that its deliveries are not spent on one short
+# outage of whatever it needs: each pause is so many times the last, up to the longest. A pause holds nobody up.
+RETRY_FACTOR, RETRY_LONGEST_S = 3, 60.0
 
 
 class Delivery:
@@ -51,7 +54,9 @@ class Worker:
     raised, or the process is told to stop and does not get it done, it is given back, to this worker or another; after
     the layer's ``max_deliveries`` it goes to ``<channel>.dead``, a worker channel like any other. So a handler may see
     a message again: ``scope["antiphon.delivery"].count`` says how often it was given out (see ``Delivery``). A layer
-    without ``lease`` gives each message away when it is received, and none comes again.
+    without ``lease`` gives each message away when it is received, and none comes again. ``retry_pause_s``: how long a
+    message whose handler failed is kept before it is given back, three times as long after each further delivery, up to
+    a minute; 0: not at all. What is kept when the worker stops is given back at once.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class Worker:
         max_applications: int = 1000,
         *,
         concurrency: int = 1,
+        retry_pause_s: float = 0.1,
     ) -> None:
         if channel_layer is None:
             raise ValueError("Channel layer is not valid")
@@ -74,10 +80,13 @@ class Worker:
         self.channel_layer = channel_layer
         self.max_applications = max_applications
         self.concurrency = concurrency
+        self.retry_pause_s = retry_pause_s
         self.handled = 0
         self._busy = 0
         self._stopping: asyncio.Event | None = None
         self._idle: asyncio.Event | None = None
+        self._kept: dict[Any, asyncio.TimerHandle] = {}  # leases of messages that are to come again
+        self._givers: set[asyncio.Task[None]] = set()
         self._feeds: dict[asyncio.Task[Any] | None, _Feed] = {}  # by the listener's task
 
     def __repr__(self) -> str:
@@ -114,10 +123,26 @@ class Worker:
 
     async def handle(self) -> None:
         """Listen on every channel, until cancelled or one of them fails."""
-        async with asyncio.TaskGroup() as group:
-            for channel in self.channels:
-                for _ in range(self.concurrency):
-                    group.create_task(self.listener(channel))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for channel in self.channels:
+                    for _ in range(self.concurrency):
+                        group.create_task(self.listener(channel))
+        finally:
+            for lease in tuple(self._kept):
+                self._give_back(lease)
+            await asyncio.gather(*self._givers)
+
+    def _keep(self, lease: Any) -> None:
+        """Give a message back after a while; its lease is renewed meanwhile, as that of one that is being handled."""
+        pause_s = min(self.retry_pause_s * RETRY_FACTOR ** (lease.delivery_count - 1), RETRY_LONGEST_S)
+        self._kept[lease] = asyncio.get_running_loop().call_later(pause_s, self._give_back, lease)
+
+    def _give_back(self, lease: Any) -> None:
+        self._kept.pop(lease).cancel()
+        giver = asyncio.ensure_future(_settle(lease, failed=True))
+        self._givers.add(giver)
+        giver.add_done_callback(self._givers.discard)
 
     async def listener(self, channel: str) -> None:
         """Give the messages of one channel to one instance after another, each for as long as it lives."""
@@ -167,10 +192,10 @@ class _Feed:
         lease, self._lease = self._lease, None
         if lease is None:
             return
-        try:
-            await (lease.release() if self.delivery.failed else lease.ack())
-        except EngineUnavailable as exc:
-            logger.warning("A message of worker channel %r may be handled again: %s", self.channel, exc)
+        if self.delivery.failed and self.worker.retry_pause_s and not lease.last:
+            self.worker._keep(lease)
+        else:
+            await _settle(lease, failed=self.delivery.failed)
 
     async def receive(self) -> Message:
         await self.done()
@@ -199,3 +224,10 @@ class _Feed:
 
     async def send(self, event: Event) -> None:
         raise RuntimeError(f"a worker has no client to send {event.get('type')!r} to; use the channel layer")
+
+
+async def _settle(lease: Any, *, failed: bool) -> None:
+    try:
+        await (lease.release() if failed else lease.ack())
+    except EngineUnavailable as exc:
+        logger.warning("A message of worker channel %r may be handled again: %s", lease.channel, exc)

@@ -109,11 +109,15 @@ class QueueEngine(Protocol):
     """Worker channels: queues with competing readers.
 
     First deliveries are in order. A message is out from ``lease`` to ``ack``; released, or when its reader died, it
-    takes its place in line again, and after so many deliveries it goes to the queue ``<name>.dead`` instead.
+    takes its place in line again, and after ``max_deliveries`` it goes to the queue ``<name>.dead`` instead.
     ``waits_for_nobody``: all but ``lease`` are done without a turn of the loop, so nobody can be cancelled in them.
     """
 
     waits_for_nobody: bool
+
+    @property
+    def max_deliveries(self) -> int:
+        """How often a message may be given out."""
 
     async def put(
         self, queue: str, payload: bytes, capacity: int, expiry_s: float, *, topic: str | None = None

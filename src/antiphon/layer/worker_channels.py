@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 from ..engines.base import Leased, QueueEngine
 from ..envelope import HeadedEnvelope, unpack
 from ..exceptions import ChannelFull, EngineUnavailable, InvalidChannelLayerError
-from ..names import is_local, queue_topic, require_channel
+from ..names import DEAD, is_local, queue_topic, require_channel
 from ..types import Message
 from .drops import Drop
 from .nodes import Nodes
@@ -34,14 +34,16 @@ UNDO_S = 1.0
 class Lease:
     """One message of a worker channel, for as long as it is being handled: see ``ChannelLayer.lease``.
 
-    ``message``, ``channel``; ``delivery_count``: 1 for the first time, more when it came back. As ``async with``: what
-    ends well is acknowledged, what raises or is cancelled is released.
+    ``message``, ``channel``; ``delivery_count``: 1 for the first time, more when it came back; ``last``: released, it
+    goes to ``<channel>.dead``. As ``async with``: what ends well is acknowledged, what raises or is cancelled is
+    released.
     """
 
-    __slots__ = ("_queues", "_settled", "_token", "channel", "delivery_count", "message")
+    __slots__ = ("_queues", "_settled", "_token", "channel", "delivery_count", "last", "message")
 
-    def __init__(self, queues: QueueEngine, channel: str, message: Message, leased: Leased) -> None:
+    def __init__(self, queues: QueueEngine, channel: str, message: Message, leased: Leased, *, last: bool) -> None:
         self.channel = channel
+        self.last = last
         self.message = message
         self.delivery_count = leased.delivery_count
         self._queues = queues
@@ -94,7 +96,8 @@ class WorkerChannels(Nodes):
             # No await between here and the return: whoever is cancelled before has taken nothing, after it has it all.
             message = self._decoded(channel, leased)
             if message is not None:
-                return Lease(queues, channel, message, leased)
+                last = leased.delivery_count >= queues.max_deliveries and not channel.endswith(DEAD)
+                return Lease(queues, channel, message, leased, last=last)
             await _to_its_end(queues.ack(channel, leased.token))
 
     async def _take(self, channel: str) -> Message:
@@ -172,6 +175,10 @@ class _Elsewhere:
         self._loop = loop
 
     waits_for_nobody = False
+
+    @property
+    def max_deliveries(self) -> int:
+        return self._engine.max_deliveries
 
     def __repr__(self) -> str:
         return f"<worker channels of {self._engine!r}, from another loop>"

@@ -17,9 +17,10 @@ from collections import deque
 from collections.abc import Callable, Collection
 
 from ...exceptions import CrossProcessError
+from ...names import DEAD
 from ...types import Arrival, Receipt
 from ..base import Leased, Sink
-from .queue import DEAD, MemoryQueue
+from .queue import MemoryQueue
 from .siblings import Siblings
 
 __all__ = ["MemoryBus", "MemoryEngine"]

@@ -14,12 +14,11 @@ import time
 from collections import deque
 from typing import NamedTuple
 
+from ...names import DEAD
 from ..base import Leased
 
 __all__ = ["MemoryQueue"]
 
-# What the name of the queue for what cannot be handled ends in. It has none of its own.
-DEAD = ".dead"
 # Of all queues of the process: a queue is forgotten when it is empty, and a late ``ack`` must not meet a message of the
 # next one of that name.
 _numbers = itertools.count(1)

@@ -17,16 +17,15 @@ from time import monotonic
 from typing import Any, Protocol
 
 from ...exceptions import EngineUnavailable
+from ...names import DEAD
 from ..base import Leased
 from .keys import Keys
 from .scripts import ACK, LEASE, NUDGE, PARTS, PUT, RELEASE, RENEW, Script
 
-__all__ = ["DEAD", "Desk", "Rules", "ScriptRunner"]
+__all__ = ["Desk", "Rules", "ScriptRunner"]
 
 logger = logging.getLogger("antiphon.engine")
 
-# What the name of the queue for what cannot be handled ends in. It has none of its own.
-DEAD = ".dead"
 # Messages that one call may bring, and the time to the next look at an empty queue.
 BATCH = 32
 POLL_S = (1.0, 2.0)

@@ -60,6 +60,7 @@ class RedisEngine:
             sharded=bus.cluster,
             on_bindings=self.watch_bindings,
         )
+        self.max_deliveries = bus.max_deliveries
         self._sink: Sink | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started: asyncio.Event = asyncio.Event()
@@ -100,8 +101,7 @@ class RedisEngine:
         if self._closed:
             self._started.set()
             return
-        bus = self.bus
-        self._router = ClusterRouter(self, bus) if bus.cluster else ShardRouter(self, bus)
+        self._router = (ClusterRouter if self.bus.cluster else ShardRouter)(self, self.bus)
         self.subscribe(topics)
         self._started.set()
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ...exceptions import OptionError
+from ...names import DEAD
 
 __all__ = ["Keys"]
 
-_DEAD = ".dead"
 # What a pattern of SCAN would take for something else, and what would move a key to another slot of a cluster.
 _FORBIDDEN = frozenset("{}*?[]\\^")
 _LONGEST_PREFIX = 100
@@ -43,8 +43,8 @@ class Keys:
     def queue(self, name: str) -> bytes:
         """Return what all keys of the queue ``name`` start with."""
         alive = name
-        while alive.endswith(_DEAD):
-            alive = alive[: -len(_DEAD)]
+        while alive.endswith(DEAD):
+            alive = alive[: -len(DEAD)]
         return self.root + f"{{q:{alive}}}{name[len(alive) :]}".encode()
 
     def wake(self, name: str, node: str) -> bytes:
