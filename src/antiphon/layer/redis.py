@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 from asyncio import _get_running_loop
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from re import Pattern
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from .remote import RemoteChannelLayer
 
 if TYPE_CHECKING:
     from ..engines.redis.bus import RedisBus
+    from ..engines.redis.publisher import Begun
 
 __all__ = ["OWN_OPTIONS", "SHARED_OPTIONS", "RedisChannelLayer"]
 
@@ -157,7 +158,7 @@ class RedisChannelLayer(RemoteChannelLayer):
             body, extra = self._checked(group, message, exclude)
             topic = "g:" + group
             payload = self._pack(topic, body, extra)
-            return _answer(self._bus.publish_begun(topic, payload))
+            return _finish(self._bus.publisher.begin(topic, payload))
         return super().group_send(group, message, exclude=exclude)
 
     def _publish_without_node(
@@ -241,8 +242,8 @@ class RedisChannelLayer(RemoteChannelLayer):
         self._bus.publisher.on_bound = self._forward_blocking
 
 
-async def _answer(finish: Callable[[], Receipt]) -> Receipt:
-    return finish()
+async def _finish(begun: Begun) -> Receipt:
+    return Receipt(begun.finish())
 
 
 SHARED_OPTIONS = {"overflow", "channel_overflow", "max_message_bytes"}

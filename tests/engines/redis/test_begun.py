@@ -36,27 +36,27 @@ def test_it_is_on_its_way_before_anybody_waits_for_the_reply(
 ) -> None:
     publisher = layer._bus.publisher
     assert publisher.publish("g:room", b"first") == 0
-    finish = publisher.begin("g:room", b"second")
+    begun = publisher.begin("g:room", b"second")
     assert eventually(lambda: published(own_valkey) == 2)
     assert publisher.sent == 1
-    assert finish() == 0
+    assert begun.finish() == 0
     assert publisher.sent == 2
     assert publisher.connections_made == 1
 
 
 def test_without_a_connection_at_hand_it_waits_for_its_turn(layer: RedisChannelLayer, own_valkey: ValkeyServer) -> None:
     publisher = layer._bus.publisher
-    finish = publisher.begin("g:room", b"first")
+    begun = publisher.begin("g:room", b"first")
     assert publisher.connections_made == published(own_valkey) == 0
-    assert finish() == 0
+    assert begun.finish() == 0
     assert publisher.sent == published(own_valkey) == 1
 
 
 def test_one_that_nobody_waits_for_takes_its_connection_along(layer: RedisChannelLayer) -> None:
     publisher = layer._bus.publisher
     publisher.publish("g:room", b"first")
-    finish = publisher.begin("g:room", b"second")
-    del finish
+    begun = publisher.begin("g:room", b"second")
+    del begun
     gc.collect()
     assert publisher.publish("g:room", b"third") == 0  # and not the reply to the second
     assert publisher.connections_made == 2
@@ -66,8 +66,8 @@ def test_one_that_nobody_waits_for_takes_its_connection_along(layer: RedisChanne
 def test_two_begun_at_once_have_a_connection_each(layer: RedisChannelLayer) -> None:
     publisher = layer._bus.publisher
     publisher.publish("g:room", b"first")
-    finishes = [publisher.begin("g:room", b"%d" % n) for n in range(3)]
-    assert [finish() for finish in reversed(finishes)] == [0, 0, 0]
+    begun = [publisher.begin("g:room", b"%d" % n) for n in range(3)]
+    assert [one.finish() for one in reversed(begun)] == [0, 0, 0]
     assert publisher.sent == 4
 
 
@@ -77,10 +77,10 @@ def test_a_server_that_dies_meanwhile_is_told_of_and_leaves_no_doubt_about_the_d
     publisher = layer._bus.publisher
     publisher.publish("g:room", b"first")
     own_valkey.stop()
-    finish = publisher.begin("g:room", b"second")
+    begun = publisher.begin("g:room", b"second")
     own_valkey.kill()
     with pytest.raises(EngineUnavailable, match="may have taken effect or not"):
-        finish()
+        begun.finish()
     own_valkey.start()
     assert eventually(lambda: publisher.publish("g:room", b"third") == 0)
 

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ...types import Receipt
 from .engine import RedisEngine
@@ -80,11 +80,6 @@ class RedisBus:
     def publish_blocking(self, topic: str, payload: bytes) -> Receipt:
         """Publish and wait for the server's word. Raises EngineUnavailable."""
         return Receipt(self.publisher.publish(topic, payload))
-
-    def publish_begun(self, topic: str, payload: bytes) -> Callable[[], Receipt]:
-        """Begin to publish; what is returned waits for the server's word, as ``publish_blocking``."""
-        finish = self.publisher.begin(topic, payload)
-        return lambda: Receipt(finish())
 
     def publish_many_blocking(self, messages: Sequence[tuple[str, bytes]]) -> tuple[list[Receipt], Exception | None]:
         """As ``BatchPublisher``."""

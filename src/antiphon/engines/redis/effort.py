@@ -35,7 +35,7 @@ from .pool import NotPrimary, Pool
 if TYPE_CHECKING:
     from .publisher import BlockingPublisher
 
-__all__ = ["PROBE_S", "BegunEffort", "Effort"]
+__all__ = ["PROBE_S", "Effort"]
 
 PROBE_S = 0.5  # how long a server that failed just now may take to show that it is back, to those who do not wait
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.4
@@ -52,7 +52,7 @@ class Effort:
     server is away does not hang in every request.
     """
 
-    __slots__ = ("asked", "asking", "deadline", "key", "limit_s", "once", "packed", "pauses", "payload", "pool",
+    __slots__ = ("asking", "deadline", "key", "limit_s", "once", "packed", "pauses", "payload", "pool",
                  "publisher", "redirect", "redirects", "suspect", "undecided")  # fmt: skip
 
     def __init__(
@@ -71,14 +71,13 @@ class Effort:
         self.redirects = 0
         self.asking = self.undecided = False
         self.pauses: Iterator[float] | None = None
-        self.asked: Line | None = None  # the command is written, and its reply to be read
 
     def run(self) -> tuple[Line, Any]:
         """Return the line that carried the command, and the reply. Raises EngineUnavailable or NoScriptError."""
         pool = self.pool
         while True:
             try:
-                line = self.asked or self._line()
+                line = self._line()
             except AuthenticationError as exc:
                 raise self._error(f"{self._name()} refuses our credentials: {exc}") from exc
             except _PASSING as exc:
@@ -97,30 +96,29 @@ class Effort:
 
     def _exchange(self, line: Line) -> tuple[bool, Any]:
         """Send the command once; (False, None) when it is to be tried again."""
-        pool = self.pool
         try:
             if self.asking:
                 return True, line.calls(_ASKING + self.packed, self.limit_s, 2)[-1]
-            if self.asked is not None:
-                self.asked = None
-                return True, line.answer()
             return True, line.call(self.packed, self.limit_s)
-        except Severed as exc:
-            pool.end(line)
-            if line.fresh:  # an older one may have died of age
-                self._failed(exc)
-        except Undecided as exc:
-            pool.end(line)
-            self._unanswered(exc)
-        except ResponseError as exc:
-            self._refused(line, exc)
-        except (AuthenticationError, BusyLoadingError) as exc:
-            pool.end(line)
-            self._failed(exc)
-        except BaseException:
-            pool.end(line)  # its reply may come yet, and would be taken for the next one's
-            raise
+        except BaseException as exc:
+            self.failed_on(line, exc)
         return False, None
+
+    def failed_on(self, line: Line, exc: BaseException) -> None:
+        """Learn what became of the command on ``line``; raises unless it is to be tried again."""
+        self.suspect = line.address
+        if isinstance(exc, ResponseError):
+            self._refused(line, exc)
+            return
+        self.pool.end(line)  # its reply may come yet, and would be taken for the next one's
+        if isinstance(exc, Undecided):
+            self._unanswered(exc)
+        elif isinstance(exc, (AuthenticationError, BusyLoadingError)):
+            self._failed(exc)
+        elif not isinstance(exc, Severed):
+            raise exc
+        elif line.fresh:  # an older one may have died of age
+            self._failed(exc)
 
     def _line(self) -> Line:
         pool = self.pool
@@ -203,31 +201,6 @@ class Effort:
             if isinstance(exc, NoScriptError):
                 raise exc
             raise EngineUnavailable(f"{line.address.name} refused: {exc}") from exc
-
-
-class BegunEffort(Effort):
-    """One whose command is written before anybody waits for the reply."""
-
-    __slots__ = ()
-
-    def begin(self) -> None:
-        """Write the command, if a connection is at hand; ``run()`` does the rest."""
-        line = self.pool.at_hand(self.key)
-        if line is None:
-            return
-        try:
-            line.ask(self.packed, self.limit_s)
-        except Severed:
-            self.pool.end(line)  # old age, perhaps: run() finds another
-        except BaseException:
-            self.pool.end(line)
-            raise
-        else:
-            self.asked, self.suspect = line, line.address
-
-    def __del__(self) -> None:
-        if self.asked is not None:
-            self.pool.end(self.asked)  # its reply was never read
 
 
 def _pauses() -> Iterator[float]:

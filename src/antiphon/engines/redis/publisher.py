@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
@@ -18,13 +17,13 @@ from ...envelope import mark_again
 from ...exceptions import EngineUnavailable
 from .batch import publish_many
 from .dial import DialError, pack
-from .effort import PROBE_S, BegunEffort, Effort
+from .effort import PROBE_S, Effort
 from .hosts import Host
 from .keys import Keys
 from .line import BoundTable, Line, Severed, Undecided, bound_queues
 from .pool import NotPrimary, Pool
 
-__all__ = ["BlockingPublisher"]
+__all__ = ["Begun", "BlockingPublisher"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,19 +81,21 @@ class BlockingPublisher:
         packed = self._publish % (len(channel), channel, len(payload), payload)
         return self._published(topic, payload, *self._run(channel, packed, payload))
 
-    def begin(self, topic: str, payload: bytes) -> Callable[[], int]:
-        """Write a publish, if a connection is at hand; what is returned waits for the answer, and is as ``publish``.
-
-        Whoever drops it uncalled does not know whether the message was published.
-        """
+    def begin(self, topic: str, payload: bytes) -> Begun:
+        """Write a publish, if a connection is at hand; whoever has the result reads the reply."""
         channel = self._keys.channel(topic)
         packed = self._publish % (len(channel), channel, len(payload), payload)
-        effort = BegunEffort(self, self._pool, channel, packed, payload)
-        effort.begin()
-        return partial(self._finish, effort, topic, payload)
-
-    def _finish(self, effort: Effort, topic: str, payload: bytes) -> int:
-        return self._published(topic, payload, *effort.run())
+        line = self._pool.at_hand(channel)
+        if line is not None:
+            try:
+                line.ask(packed, self.timeout_s)
+            except Severed:
+                self._pool.end(line)  # old age, perhaps: finish() finds another
+                line = None
+            except BaseException:
+                self._pool.end(line)
+                raise
+        return Begun(self, topic, payload, channel, packed, line)
 
     def _published(self, topic: str, payload: bytes, line: Line, nodes: Any) -> int:
         line.sent += 1
@@ -202,3 +203,41 @@ class BlockingPublisher:
             raise
         pool.give(line)
         return table
+
+
+class Begun:
+    """A publish that may have been written, and whose reply nobody has read. Dropped, it takes its connection along."""
+
+    __slots__ = ("_channel", "_line", "_packed", "_payload", "_publisher", "_topic")
+
+    def __init__(
+        self, publisher: BlockingPublisher, topic: str, payload: bytes, channel: bytes, packed: bytes, line: Line | None
+    ) -> None:
+        self._publisher = publisher
+        self._topic = topic
+        self._payload = payload
+        self._channel = channel
+        self._packed = packed
+        self._line = line
+
+    def __repr__(self) -> str:
+        return f"<Begun publish on {self._topic!r}, {'not ' if self._line is None else ''}written>"
+
+    def finish(self) -> int:
+        """Do the rest of ``publish``; to be called once."""
+        publisher = self._publisher
+        line, self._line = self._line, None
+        if line is None:
+            line, nodes = publisher._run(self._channel, self._packed, self._payload)
+        else:
+            try:
+                nodes = line.answer()
+            except BaseException as exc:
+                effort = Effort(publisher, publisher._pool, self._channel, self._packed, self._payload)
+                effort.failed_on(line, exc)
+                line, nodes = effort.run()
+        return publisher._published(self._topic, self._payload, line, nodes)
+
+    def __del__(self) -> None:
+        if self._line is not None:
+            self._publisher._pool.end(self._line)
