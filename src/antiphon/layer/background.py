@@ -48,9 +48,14 @@ def is_temporary(loop: asyncio.AbstractEventLoop) -> bool:
 def will_be_temporary(caller: FrameType) -> bool:
     """Say whether ``caller`` is ``async_to_sync``, which calls a function first and makes a loop for the rest then.
 
-    In a thread that ``sync_to_async`` made, the rest runs on the loop that waits for that thread.
+    In a thread of ``sync_to_async`` the rest runs on the loop that waits for that thread.
     """
-    return caller.f_code is _ASYNC_TO_SYNC and getattr(SyncToAsync.threadlocal, "main_event_loop", None) is None
+    if caller.f_code is not _ASYNC_TO_SYNC:
+        return False
+    thread = SyncToAsync.threadlocal
+    waiting: asyncio.AbstractEventLoop | None = getattr(thread, "main_event_loop", None)
+    # It stays there when it has ended, and in a child process.
+    return waiting is None or waiting.is_closed() or thread.main_event_loop_pid != os.getpid()
 
 
 def _after_fork() -> None:

@@ -103,6 +103,12 @@ def test_async_to_sync_sends_in_the_lane_of_the_thread_that_calls(layer: RedisCh
     assert layer.stats()["nodes"] == 0
 
 
+def test_a_loop_that_waited_for_the_thread_and_has_ended_is_not_waited_for(layer: RedisChannelLayer) -> None:
+    async_to_sync(sync_to_async(lambda: None))()  # runs in this thread, for a loop that is gone by now
+    async_to_sync(layer.group_send)("room", HELLO)
+    assert layer._lane().n == 1
+
+
 def test_async_to_sync_raises_what_is_wrong(layer: RedisChannelLayer) -> None:
     send = async_to_sync(layer.group_send)
     with pytest.raises(TypeError, match="Group name"):
