@@ -17,60 +17,78 @@ if TYPE_CHECKING:
 
 __all__ = ["Gate"]
 
-# Lanes that are remembered of one topic. Threads come and go: those that were silent while so many others spoke are
-# forgotten, in two generations, which costs nothing a message.
-LANES_MAX = 64
+# A message sent again may come so long after the first one, at least: what a lane said is remembered as long.
+KEEP_S = 60.0
+# Lanes of one topic. Threads come and go: so many are remembered whatever their age, and never more than so many, in
+# two generations, which costs nothing a message.
+LANES_MIN, LANES_MAX = 64, 20_000
 
 
 class Gate:
     """One node's gate. ``duplicates``: messages that were sent again and had arrived already."""
 
-    __slots__ = ("_again", "_before", "_cipher", "_lanes", "duplicates")
+    __slots__ = ("_again", "_before", "_cipher", "_keep_s", "_lanes", "_turned_s", "duplicates")
 
-    def __init__(self, cipher: Cipher | None = None) -> None:
+    def __init__(self, cipher: Cipher | None = None, keep_s: float = KEEP_S) -> None:
         self.duplicates = 0
         self._cipher = cipher
+        self._keep_s = max(keep_s, KEEP_S)
+        # topic -> lane -> its last count; the generation before, and when it ended.
         self._lanes: dict[str, dict[bytes, bytes]] = {}
         self._before: dict[str, dict[bytes, bytes]] = {}
-        self._again: dict[str, dict[bytes, bytes]] = {}
+        self._turned_s: dict[str, float] = {}
+        # topic -> lane -> (the last count that was sent again, when), the oldest first.
+        self._again: dict[str, dict[bytes, tuple[bytes, float]]] = {}
 
     def __repr__(self) -> str:
         return f"<Gate {len(self._lanes)} topics, {self.duplicates} duplicates>"
 
     def admit(self, envelope: HeadedEnvelope) -> bool:
         """Open the body; False when this message has been here. Raises ValueError for one that is not ours."""
-        payload = envelope.payload
+        payload, topic = envelope.payload, envelope.topic
         if self._cipher is not None:
             if not envelope.encrypted:
                 raise ValueError("the body is not encrypted, and this layer has symmetric_encryption_keys")
-            envelope.body = self._cipher.open(envelope.topic, envelope.header, envelope.body)
+            envelope.body = self._cipher.open(topic, envelope.header, envelope.body)
         elif envelope.encrypted:
             raise ValueError("the body is encrypted, and this layer has no symmetric_encryption_keys")
         try:
-            lanes = self._lanes[envelope.topic]
+            lanes = self._lanes[topic]
         except KeyError:
-            lanes = self._lanes[envelope.topic] = {}
+            lanes = self._lanes[topic] = {}
         lane, n = payload[4:12], payload[12:20]
         # Big endian: bytes compare as the numbers do.
         if payload[3] & FLAG_AGAIN:
-            again = self._again.setdefault(envelope.topic, {})
-            again[lane] = max(again.get(lane, b""), n)
-            if len(again) > LANES_MAX:
-                del again[next(iter(again))]
-            if (lanes.get(lane) or self._before.get(envelope.topic, {}).get(lane, b"")) >= n:
+            self._remember_again(topic, lane, n, envelope.arrived_s)
+            if (lanes.get(lane) or self._before.get(topic, {}).get(lane, b"")) >= n:
                 self.duplicates += 1
                 return False
-        elif self._again and self._again.get(envelope.topic, {}).get(lane, b"") >= n:
+        elif self._again and self._again.get(topic, {}).get(lane, _NEVER)[0] >= n:
             self.duplicates += 1
             return False
         lanes[lane] = n
-        if len(lanes) > LANES_MAX:
-            self._before[envelope.topic] = lanes
-            self._lanes[envelope.topic] = {}
+        if len(lanes) > LANES_MIN:
+            self._turn(topic, lanes, envelope.arrived_s)
         return True
+
+    def _turn(self, topic: str, lanes: dict[bytes, bytes], now: float) -> None:
+        """Begin a new generation of lanes, and forget the one before the last, when that is old enough."""
+        if len(lanes) > LANES_MAX or now - self._turned_s.setdefault(topic, now) >= self._keep_s:
+            self._turned_s[topic] = now
+            self._before[topic] = lanes
+            self._lanes[topic] = {}
+
+    def _remember_again(self, topic: str, lane: bytes, n: bytes, now: float) -> None:
+        again = self._again.setdefault(topic, {})
+        before, _ = again.pop(lane, _NEVER)
+        again[lane] = (max(before, n), now)  # the youngest stand last
+        while (oldest := next(iter(again.items())))[1][1] < now - self._keep_s or len(again) > LANES_MAX:
+            del again[oldest[0]]
 
     def forget(self, topic: str) -> None:
         """Forget a topic that has no member left."""
-        self._lanes.pop(topic, None)
-        self._before.pop(topic, None)
-        self._again.pop(topic, None)
+        for table in (self._lanes, self._before, self._turned_s, self._again):
+            table.pop(topic, None)
+
+
+_NEVER = (b"", 0.0)
