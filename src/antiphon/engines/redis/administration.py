@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+import time
+from collections.abc import Collection, Iterable
 from time import monotonic
 from typing import Any
 
@@ -45,8 +46,14 @@ async def _measure(link: Link) -> None:
         link.heartbeat.latency_s = monotonic() - before
 
 
-def link_states(links: Iterable[Link]) -> list[dict[str, Any]]:
-    """Return [{"name", "up", "since_s" (epoch), "server", "latency_s", "reason"}]."""
+def link_states(links: Collection[Link], mapless: str) -> list[dict[str, Any]]:
+    """Return [{"name", "up", "since_s" (epoch), "server", "latency_s", "reason"}].
+
+    ``mapless``: why a cluster has no links yet. It is shown as one that is down.
+    """
+    if not links and mapless:
+        state = {"name": "cluster", "up": False, "since_s": time.time(), "server": None, "latency_s": None}
+        return [{**state, "reason": f"its map cannot be read: {mapless}"}]
     return [
         {
             "name": link.name,

@@ -52,6 +52,7 @@ class ClusterRouter:
         self._links: dict[str, Link] = {}
         self._owners: list[Link | None] = [None] * SLOTS
         self._map: ClusterMap | None = None
+        self.mapless = "it was not read yet"  # why the map cannot be read
         self._bound_slot = slot_of(bus.keys.bound)
         self._publish_limit_s = bus.settings(tracked=False).publish_limit_s
         # Publishes of slots whose owner is not known: slot -> [(publication, deadline, refused)], in order.
@@ -75,8 +76,12 @@ class ClusterRouter:
         """Return the link to the owner of a key's slot. Raises EngineUnavailable while nobody is known to own it."""
         link = self._owners[slot_of(key)]
         if link is None:
-            raise EngineUnavailable(f"no server of the cluster is known to serve slot {slot_of(key)}")
+            raise self._nobody(slot_of(key))
         return link
+
+    def _nobody(self, slot: int) -> EngineUnavailable:
+        why = f": the cluster's map cannot be read: {self.mapless}" if self.mapless else ""
+        return EngineUnavailable(f"no server of the cluster is known to serve slot {slot}{why}")
 
     async def found(self, key: bytes) -> Link:
         """As ``link_of``; waits for the map up to ``timeout_s``."""
@@ -108,9 +113,13 @@ class ClusterRouter:
             early: asyncio.Future[None] = self.loop.create_future()
             early.add_done_callback(look)
             self._early.append((channels, early))
-            self.loop.call_later(self.bus.timeout_s, _give_up, early)
+            self.loop.call_later(self.bus.timeout_s, self._give_up, early)
             return early
         return together(link.subscribe(part) for link, part in self._by_link(channels).items())
+
+    def _give_up(self, future: asyncio.Future[None]) -> None:
+        if not future.done():
+            future.set_exception(EngineUnavailable(f"no server of the cluster answers: {self.mapless}"))
 
     def unsubscribe(self, channels: list[bytes]) -> None:
         """End subscriptions."""
@@ -170,7 +179,7 @@ class ClusterRouter:
             while held and (held[0][1] <= now or held[0][0][0].done()):
                 future = held.popleft()[0][0]
                 if not future.done():
-                    future.set_exception(EngineUnavailable(f"not published: nobody serves slot {slot}"))
+                    future.set_exception(self._nobody(slot))
             link = self._owners[slot]
             if link is not None and (link is not behind or pause > 0.1):
                 while held:
@@ -221,10 +230,12 @@ class ClusterRouter:
             try:
                 found = await self._read_map()
             except (OSError, EngineUnavailable) as exc:
-                logger.log(
-                    logging.WARNING if self._map is None else logging.INFO, "The cluster's map cannot be read: %s", exc
-                )
+                if self.mapless != str(exc):
+                    self.mapless = str(exc)
+                    level = logging.WARNING if self._map is None else logging.INFO
+                    logger.log(level, "The cluster's map cannot be read: %s", exc)
             else:
+                self.mapless = ""
                 try:
                     if found.masters or self._map is None:  # of a server that has left its cluster: no map to go by
                         self._apply(found)
@@ -377,8 +388,3 @@ def _chain(done: asyncio.Future[None] | None, future: asyncio.Future[None]) -> N
             future.set_result(None)
 
     done.add_done_callback(copy)
-
-
-def _give_up(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_exception(EngineUnavailable("no server of the cluster answers"))

@@ -389,7 +389,7 @@ class RedisEngine:
 
     def link_states(self) -> list[dict[str, Any]]:
         """Return the links' states, without asking anybody."""
-        return link_states(self.links)
+        return link_states(self.links, self._router.mapless if self._router is not None else "")
 
 
 def _unsettled(future: asyncio.Future[Receipt]) -> None:

@@ -24,6 +24,8 @@ __all__ = ["ShardRouter", "together"]
 class ShardRouter:
     """One link a host. Lives on one loop."""
 
+    mapless = ""  # it needs no map
+
     def __init__(self, engine: RedisEngine, bus: RedisBus) -> None:
         self.bus = bus
         home = shard_of(bus.keys.bound, len(bus.hosts))
