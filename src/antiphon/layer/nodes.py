@@ -53,8 +53,12 @@ class Nodes(BaseChannelLayer):
             _require(isinstance(value, (int, float)) and value > 0, name, "a number of seconds above 0", value)
         for name, value in (("capacity", capacity), ("max_message_bytes", max_message_bytes)):
             _require(isinstance(value, int) and value > 0, name, "a positive int", value)
-        for policy in (overflow, *(channel_overflow or {}).values()):
-            _require(policy in POLICIES, "overflow", " or ".join(map(repr, POLICIES)), policy)
+        policies = " or ".join(map(repr, POLICIES))
+        _require(overflow in POLICIES, "overflow", policies, overflow)
+        _require_patterns(channel_overflow, "channel_overflow", policies)
+        for policy in (channel_overflow or {}).values():
+            _require(policy in POLICIES, "channel_overflow", policies, policy)
+        _require_patterns(channel_capacity, "channel_capacity", "positive ints")
         for value in (channel_capacity or {}).values():
             _require(isinstance(value, int) and value > 0, "channel_capacity", "positive ints", value)
         self.channel_capacity = self.compile_capacities(channel_capacity or {})
@@ -195,6 +199,16 @@ class Nodes(BaseChannelLayer):
 def _require(fits: bool, name: str, expected: str, value: object) -> None:
     if not fits or isinstance(value, bool):
         raise OptionError(f"{name}: expected {expected}; got {value!r}")
+
+
+def _require_patterns(table: object, name: str, values: str) -> None:
+    if table is not None and not (isinstance(table, Mapping) and all(map(_is_pattern, table))):
+        raise OptionError(f"{name}: expected a dict of channel patterns to {values}; got {table!r:.200}")
+
+
+def _is_pattern(key: object) -> bool:
+    # Whatever has ``match`` will do, as in Channels; a pattern over bytes matches no name.
+    return isinstance(key, str) or (hasattr(key, "match") and not isinstance(getattr(key, "pattern", ""), bytes))
 
 
 _layers: weakref.WeakSet[Nodes] = weakref.WeakSet()

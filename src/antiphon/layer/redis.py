@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Collection, Coroutine, Iterable, Mapping,
 from functools import partial
 from re import Pattern
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from asgiref.sync import markcoroutinefunction
 
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 __all__ = ["OWN_OPTIONS", "SHARED_OPTIONS", "RedisChannelLayer"]
 
 logger = logging.getLogger("antiphon.layer")
+links_logger = logging.getLogger("antiphon.engine")
+
+_SHORT_KEY = 16
+_told_short = False
 
 
 class RedisChannelLayer(RemoteChannelLayer):
@@ -72,6 +77,8 @@ class RedisChannelLayer(RemoteChannelLayer):
     ) -> None:
         for name in kwargs.keys() - SHARED_OPTIONS:
             raise OptionError(unknown_key(name, SHARED_OPTIONS | OWN_OPTIONS, f"option of {type(self).__name__}"))
+        if not isinstance(cluster, bool):
+            raise OptionError(f"cluster: expected True or False; got {cluster!r}")
         for name, value in (("ping_interval_s", ping_interval_s), ("lease_s", lease_s)):
             if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
                 raise OptionError(f"{name}: expected a number of seconds above 0; got {value!r}")
@@ -106,10 +113,12 @@ class RedisChannelLayer(RemoteChannelLayer):
             **kwargs,
         )
         self.losses = Losses()
+        self._down_since: WeakKeyDictionary[Node, dict[str, float]] = WeakKeyDictionary()  # what was warned of
         if symmetric_encryption_keys:
             from .cipher import Cipher
 
             self._cipher = Cipher(symmetric_encryption_keys)
+            _warn_of_short(symmetric_encryption_keys)
         self._bus.publisher.on_bound = self._forward_blocking
         if random_prefix_length != 12:
             logger.info("random_prefix_length has no effect: every sealed body has a nonce of its own")
@@ -120,14 +129,15 @@ class RedisChannelLayer(RemoteChannelLayer):
             from ..engines.redis.hosts import parse_hosts
         except ModuleNotFoundError as exc:
             raise MissingExtra.of(exc.name or "redis", "redis", type(self).__name__) from exc
-        return RedisBus(parse_hosts(hosts), **options)
+        return RedisBus(parse_hosts(hosts, cluster=options["cluster"]), **options)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.prefix!r} {self._bus!r} {len(self._nodes)} nodes>"
 
     def _make_node(self, loop: asyncio.AbstractEventLoop) -> Node:
         engine = self._bus.node_engine()
-        node = Node(loop, engine, self.drops, self.expiry, Gate(self._cipher))
+        gate = Gate(self._cipher, self._bus.publish_retry_s + 2 * self._bus.timeout_s)
+        node = Node(loop, engine, self.drops, self.expiry, gate)
         node.hub.on_lost = partial(self._on_lost, node)
         node.hub.on_link = partial(self.link_changed, node)
         engine.queues.on_drop = self._dropped
@@ -141,10 +151,17 @@ class RedisChannelLayer(RemoteChannelLayer):
 
     def link_changed(self, node: Node, name: str, up: bool) -> None:
         """Learn that a link of a node went up or down; it is logged here. A subclass may do more."""
-        if up:
-            logger.info("Engine link %s of node %s is up", name, node.id)
-        elif not framework.current().under_test():
-            logger.warning("Engine link %s of node %s is down; connections stay open", name, node.id)
+        told = self._down_since.setdefault(node, {})
+        if not up:
+            if not framework.current().under_test():
+                told[name] = time.monotonic()
+                links_logger.warning("Engine link %s of node %s is down; connections stay open", name, node.id)
+        elif name in told:
+            # As loud as the line before it: whoever was told of the trouble is told of its end.
+            down_s = time.monotonic() - told.pop(name)
+            links_logger.warning("Engine link %s of node %s is up again after %.1f s", name, node.id, down_s)
+        else:
+            links_logger.info("Engine link %s of node %s is up", name, node.id)
 
     @markcoroutinefunction
     def group_send(self, group: str, message: Message, *, exclude: Iterable[str] = ()) -> Coroutine[Any, Any, Receipt]:
@@ -244,6 +261,20 @@ class RedisChannelLayer(RemoteChannelLayer):
 
 async def _finish(begun: Begun) -> Receipt:
     return Receipt(begun.finish())
+
+
+def _warn_of_short(keys: Sequence[str | bytes]) -> None:
+    """Warn, once a process, of secrets that can be guessed."""
+    global _told_short
+    short = [number for number, key in enumerate(keys) if len(key) < _SHORT_KEY]
+    if short and not _told_short:
+        _told_short = True
+        logging.getLogger("antiphon.security").warning(
+            "symmetric_encryption_keys[%d] is shorter than %d characters and can be guessed;"
+            " secrets.token_urlsafe(32) makes a good one",
+            short[0],
+            _SHORT_KEY,
+        )
 
 
 SHARED_OPTIONS = {"overflow", "channel_overflow", "max_message_bytes"}

@@ -65,6 +65,7 @@ class RedisBus:
         name = f"antiphon:{socket.gethostname()}:{os.getpid()}:{program}"
         return LinkSettings(
             client_name="".join(letter if "!" <= letter <= "~" else "-" for letter in name),
+            prefix=self.keys.prefix,
             ping_interval_s=self.ping_interval_s,
             pong_timeout_s=self.ping_interval_s,
             timeout_s=self.timeout_s,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from ...exceptions import EngineUnavailable
 from ...types import Receipt
+from .advice import advised
 from .connection import Publication, ReplyError, look
 from .hosts import Address, SingleHost
 from .link import Link
@@ -230,10 +231,11 @@ class ClusterRouter:
             try:
                 found = await self._read_map()
             except (OSError, EngineUnavailable) as exc:
-                if self.mapless != str(exc):
-                    self.mapless = str(exc)
+                why = advised(str(exc), self.bus.keys.prefix)
+                if self.mapless != why:
+                    self.mapless = why
                     level = logging.WARNING if self._map is None else logging.INFO
-                    logger.log(level, "The cluster's map cannot be read: %s", exc)
+                    logger.log(level, "The cluster's map cannot be read: %s", why)
             else:
                 self.mapless = ""
                 try:

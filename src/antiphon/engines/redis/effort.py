@@ -27,6 +27,7 @@ from redis.exceptions import (
 )
 
 from ...exceptions import EngineUnavailable
+from .advice import advised
 from .dial import DialError, pack
 from .hosts import Address
 from .line import Line, Severed, Undecided
@@ -145,7 +146,7 @@ class Effort:
             fate = "an attempt before was not answered, so what was sent may have taken effect or not"
         else:
             fate = "nothing was sent"
-        return EngineUnavailable(f"{text}; {fate}")
+        return EngineUnavailable(f"{advised(text, self.publisher.prefix)}; {fate}")
 
     def _failed(self, exc: BaseException) -> None:
         """Wait for the next attempt at what has certainly not run, or give up."""
@@ -170,7 +171,7 @@ class Effort:
         if self.payload is None or publisher.retry_s <= 0 or (self.undecided and monotonic() >= self.deadline):
             cause = exc.__cause__ or exc
             raise EngineUnavailable(
-                f"{self._name()} did not answer: {exc}; what was sent may have taken effect or not"
+                f"{self._name()} did not answer: {str(exc).rstrip('.')}; what was sent may have taken effect or not"
             ) from cause
         if not self.undecided:
             self.undecided = True
@@ -200,7 +201,7 @@ class Effort:
             pool.give(line)
             if isinstance(exc, NoScriptError):
                 raise exc
-            raise EngineUnavailable(f"{line.address.name} refused: {exc}") from exc
+            raise EngineUnavailable(advised(f"{line.address.name} refused: {exc}", self.publisher.prefix)) from exc
 
 
 def _pauses() -> Iterator[float]:

@@ -223,7 +223,7 @@ class RedisEngine:
         if isinstance(reply, ReplyError):
             if self._router is None or not self._router.refused(link, publication, reply):
                 if not future.done():
-                    future.set_exception(EngineUnavailable(f"engine link {link.name} refuses to publish: {reply}"))
+                    future.set_exception(link.error(f"it refuses to publish: {reply}"))
                 if str(reply).startswith(("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN")):
                     link.drop(str(reply))
             return
@@ -337,7 +337,7 @@ class RedisEngine:
                 if str(exc).startswith("NOSCRIPT") and attempts:
                     command, text = "EVAL", script.text
                 elif not attempts or not await router.follow(link, key, exc):
-                    raise EngineUnavailable(f"engine link {link.name} refuses a script: {exc}") from exc
+                    raise link.error(f"it refuses a script: {exc}") from exc
 
     async def put(
         self, queue: str, payload: bytes, capacity: int, expiry_s: float, *, topic: str | None = None

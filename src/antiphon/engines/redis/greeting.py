@@ -14,6 +14,9 @@ __all__ = ["greet"]
 
 logger = logging.getLogger("antiphon.engine")
 
+# What was logged of which server: one line a process, not one for each attempt to connect.
+_told: set[tuple[str, str]] = set()
+
 
 async def greet(connection: Connection, address: Address, settings: LinkSettings) -> str:
     """Make a connection ready; return what names this run of the server: another after a restart, "" if it is not told.
@@ -35,11 +38,17 @@ async def greet(connection: Connection, address: Address, settings: LinkSettings
             tracking = ("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", settings.tracked)
             await until_ended(connection, connection.call(*tracking))
         except ReplyError as exc:  # an ACL may forbid it; then changes are heard of when they are asked for
-            logger.info("No client tracking on %s: %s", address.name, exc)
+            _tell_once(address, "client tracking", exc)
     try:
         info = await until_ended(connection, connection.call("INFO", "server"))
     except ReplyError as exc:  # an ACL may forbid it; then a restart looks like a connection that broke
-        logger.info("No INFO from %s: %s", address.name, exc)
+        _tell_once(address, "INFO", exc)
         return ""
     found = re.search(rb"run_id:(\w+)", info if isinstance(info, bytes) else str(info).encode())
     return found[1].decode() if found is not None else ""
+
+
+def _tell_once(address: Address, what: str, exc: ReplyError) -> None:
+    if (address.name, what) not in _told:
+        _told.add((address.name, what))
+        logger.info("No %s on %s: %s", what, address.name, exc)

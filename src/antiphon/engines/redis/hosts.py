@@ -7,6 +7,7 @@ Several entries are shards. What a URL says wins over what stands beside it, as 
 
 from __future__ import annotations
 
+import difflib
 import logging
 import ssl
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from ...options import unknown_key
 
 __all__ = ["Address", "FoundHost", "Host", "SentinelHost", "SingleHost", "parse_hosts"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("antiphon.engine")
 
 _DEFAULT_PORT = 6379
 _SENTINEL_PORT = 26379
@@ -42,11 +43,16 @@ _WITHOUT_EFFECT = frozenset({
     "check_connection", "min_other_sentinels", "auto_close_connection_pool", "maint_notifications_config",
     "redis_connect_func", "command_packer", "event_dispatcher",
 })  # fmt: skip
+# What is named to whoever wrote something that resembles none of them.
+_COMMON = frozenset({
+    "address", "host", "port", "path", "db", "username", "password", "socket_connect_timeout", "ssl_ca_certs",
+    "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "master_name", "sentinels", "sentinel_kwargs",
+})  # fmt: skip
 _FORMS = (
     "a URL such as 'redis://localhost:6379/0', a (host, port) pair, or a dict with 'address', with 'host' and 'port',"
     " with 'path', or with 'master_name' and 'sentinels'"
 )
-# What was logged as having no effect: one line a process, not one for every layer built from the same settings.
+# What was logged: one line a process, not one for every layer built from the same settings.
 _told: set[str] = set()
 
 
@@ -112,18 +118,47 @@ class FoundHost(Protocol):
 Host = SingleHost | SentinelHost | FoundHost
 
 
-def parse_hosts(hosts: object = None) -> tuple[Host, ...]:
+def parse_hosts(hosts: object = None, *, cluster: bool = False) -> tuple[Host, ...]:
     """Return the hosts that the option names, in order; ``redis://localhost:6379`` when it names none.
 
-    Raises OptionError for what channels_redis does not take and for options that redis-py does not have.
+    ``cluster``: they are servers of one. Raises OptionError for what channels_redis does not take, for options that
+    redis-py does not have, and for what a cluster has not.
     """
     if isinstance(hosts, (str, bytes)):
         raise OptionError("You must pass a list of Redis hosts, even if there is only one.")
-    if hosts is None:
-        hosts = []
-    if not isinstance(hosts, (list, tuple)):
+    if hosts is not None and not isinstance(hosts, (list, tuple)):
         raise OptionError(f"hosts: expected a list, each entry {_FORMS}; got {type(hosts).__name__}")
-    return tuple(_host(entry, f"hosts[{index}]") for index, entry in enumerate(hosts)) or (SingleHost(Address()),)
+    if hosts is not None and not hosts:
+        # channels_redis takes that for the default; it may as well be a variable of the environment that is not set.
+        _tell_once("hosts", "hosts: the list is empty, so localhost:6379 is used; None says that without this line")
+    parsed = tuple(_host(entry, f"hosts[{index}]") for index, entry in enumerate(hosts or ()))
+    parsed = parsed or (SingleHost(Address()),)
+    if cluster:
+        _require_for_cluster(parsed)
+    else:
+        _tell_twins(parsed)
+    return parsed
+
+
+def _require_for_cluster(hosts: tuple[Host, ...]) -> None:
+    for index, host in enumerate(hosts):
+        if isinstance(host, SentinelHost):
+            raise OptionError(
+                f"hosts[{index}]: expected a server of the cluster; got sentinels. A cluster finds its primaries by"
+                " itself: name some of its servers, or remove 'cluster'"
+            )
+        if isinstance(host, SingleHost) and host.address.db:
+            raise OptionError(f"hosts[{index}]: db: a cluster has database 0 alone; got {host.address.db}")
+
+
+def _tell_twins(hosts: tuple[Host, ...]) -> None:
+    # No error: settings that work with channels_redis go on working, and nothing is lost by it.
+    seen: dict[Any, int] = {}
+    for index, host in enumerate(hosts):
+        if isinstance(host, SingleHost):
+            first = seen.setdefault((host.address.name, host.address.db), index)
+            if first != index:
+                _tell_once("twins", f"hosts[{first}] and hosts[{index}] are one server; shards on it bring nothing")
 
 
 def _host(entry: object, where: str) -> Host:
@@ -176,13 +211,21 @@ def _settings(entry: object, where: str) -> dict[str, Any]:
 def _from_url(url: str, where: str) -> dict[str, Any]:
     try:
         parts = urlsplit(url)
+    except ValueError:
+        raise OptionError(f"{where}: the URL is malformed; percent-encode / @ : [ ] in a password") from None
+    try:
         port = parts.port
     except ValueError:
         # Without its cause: that text may repeat a part of the URL, and with it the password.
-        raise OptionError(f"{where}: the URL is malformed; percent-encode / @ : [ ] in a password") from None
+        raise OptionError(
+            f"{where}: the URL is malformed: its port is no number from 1 to 65535; percent-encode / @ : [ ] in a password"
+        ) from None
     if parts.scheme != "unix" and parts.scheme not in _SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in (*_SCHEMES, "unix"))
-        raise OptionError(f"{where}: expected a URL that starts with one of {known}; got scheme {parts.scheme!r}")
+        raise OptionError(
+            f"{where}: expected a URL that starts with one of {known}, or a (host, port) pair; got scheme"
+            f" {parts.scheme!r}"
+        )
     settings: dict[str, Any] = dict(parse_qsl(parts.query))
     if parts.username:
         settings["username"] = unquote(parts.username)
@@ -210,7 +253,8 @@ def _address(settings: Mapping[str, Any], where: str) -> Address:
         if key in _USED:
             continue
         if key not in _WITHOUT_EFFECT:
-            raise OptionError(f"{where}: {unknown_key(key, set(_USED | _WITHOUT_EFFECT), 'option')}")
+            near = difflib.get_close_matches(str(key), _USED | _WITHOUT_EFFECT, n=1)
+            raise OptionError(f"{where}: {unknown_key(key, set(near or _COMMON), 'option')}")
         idle.append(key)
     _tell(idle)
     path = settings.get("path") or settings.get("unix_socket_path")
@@ -225,6 +269,12 @@ def _address(settings: Mapping[str, Any], where: str) -> Address:
         ssl=_ssl_context(settings, where) if path is None else None,
         connect_timeout_s=5.0 if timeout_s is None else timeout_s,
     )
+
+
+def _tell_once(about: str, text: str) -> None:
+    if about not in _told:
+        _told.add(about)
+        logger.warning(text)
 
 
 def _tell(names: list[str]) -> None:

@@ -53,8 +53,11 @@ class Keys:
 
 
 def _check_prefix(prefix: object) -> None:
-    if not isinstance(prefix, str) or not prefix or not prefix.isprintable() or len(prefix) > _LONGEST_PREFIX:
-        raise OptionError(f"prefix: expected 1 to {_LONGEST_PREFIX} printable characters; got {prefix!r:.200}")
+    fits = isinstance(prefix, str) and prefix.isprintable() and " " not in prefix  # an ACL rule ends at a space
+    if not isinstance(prefix, str) or not fits or not 0 < len(prefix) <= _LONGEST_PREFIX:
+        raise OptionError(
+            f"prefix: expected 1 to {_LONGEST_PREFIX} printable characters, no space; got {prefix!r:.200}"
+        )
     wrong = sorted(_FORBIDDEN.intersection(prefix))
     if wrong:
         raise OptionError(

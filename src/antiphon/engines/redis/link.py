@@ -20,6 +20,7 @@ from typing import Any
 
 from ...exceptions import EngineUnavailable
 from ...types import Receipt
+from .advice import advised
 from .connection import Call, Connection, Publication, ReplyError, look, until_ended
 from .greeting import greet
 from .heartbeat import Heartbeat
@@ -70,6 +71,7 @@ class Link:
         self.outbox = Outbox(settings, self.error)
         self.heartbeat = Heartbeat(find, settings, moves=moves)
         self._broke = ""  # why the last connection ended
+        self._complained = False  # an operator was told that it is down, and is to hear of the end of that
         self._find = find
         self._publishing: Connection | None = None  # the connection, once the others have had time to come back
         self._run_id = ""  # of the server
@@ -139,7 +141,7 @@ class Link:
     def error(self, why: str) -> EngineUnavailable:
         """Return the error for what cannot be done: why, and how the link stands."""
         down = "" if self.up else f" It is down for {time.time() - self.since_s:.1f} s: {self.reason}."
-        return EngineUnavailable(f"engine link {self.name}: {why}.{down}")
+        return EngineUnavailable(f"engine link {self.name}: {advised(why, self.settings.prefix)}.{down}")
 
     # Subscriptions
 
@@ -224,6 +226,9 @@ class Link:
 
     def _came_up(self, connection: Connection) -> None:
         self.connection = connection
+        if self._complained:
+            self._complained = False
+            logger.warning("Engine link %s is up, after %.1f s", self.name, time.time() - self.since_s)
         self.since_s = time.time()
         self.reason = ""
         self.heartbeat.start(connection, self.address)
@@ -259,10 +264,11 @@ class Link:
         return connection
 
     def _failed(self, exc: BaseException) -> None:
-        reason = str(exc) or type(exc).__name__
+        reason = advised(str(exc) or type(exc).__name__, self.settings.prefix)
         if reason != self.reason:
-            log = logger.warning if self.attempts <= 1 or not self.reason else logger.info
-            log("Engine link %s cannot connect: %s", self.name, reason)
+            level = logging.WARNING if self.attempts <= 1 or not self.reason else logging.INFO
+            logger.log(level, "Engine link %s cannot connect: %s", self.name, reason)
+            self._complained = self._complained or level == logging.WARNING
         self.reason = reason
 
     def drop(self, reason: str) -> None:

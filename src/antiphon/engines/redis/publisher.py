@@ -15,6 +15,7 @@ from redis.exceptions import MovedError, NoScriptError, ResponseError
 
 from ...envelope import mark_again
 from ...exceptions import EngineUnavailable
+from .advice import advised
 from .batch import publish_many
 from .dial import DialError, pack
 from .effort import PROBE_S, Effort
@@ -25,7 +26,7 @@ from .pool import NotPrimary, Pool
 
 __all__ = ["Begun", "BlockingPublisher"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("antiphon.engine")
 
 _POLL_S = 1.0  # how often a registry of bound queues that is not announced is read while there is traffic
 
@@ -51,13 +52,14 @@ class BlockingPublisher:
         self.timeout_s = timeout_s
         self.retry_s = retry_s
         self.on_bound: Callable[[str, bytes, list[str]], None] | None = None
+        self.prefix = keys.prefix
         self._keys = keys
         command = b"SPUBLISH" if cluster else b"PUBLISH"
         self._publish = b"*3\r\n$%d\r\n%b\r\n" % (len(command), command) + b"$%d\r\n%b\r\n$%d\r\n%b\r\n"
         self._pool = Pool(hosts, cluster=cluster, greet=self._greet)
         self._polled: BoundTable = {}
         self._polled_at: float | None = None
-        self._warned: set[str] = set()
+        self._silent: dict[str, bool] = {}  # servers that announce nothing -> whether that was said
 
     def __repr__(self) -> str:
         return f"<BlockingPublisher {self._pool!r} sent={self.sent}>"
@@ -156,17 +158,23 @@ class BlockingPublisher:
     def _greet(self, line: Line, limit_s: float) -> None:
         if self.on_bound is None or self._pool.known_address_of(self._keys.bound) != line.address:
             return
-        if not line.track(self._keys.bound, limit_s) and line.address.name not in self._warned:
-            self._warned.add(line.address.name)
-            logger.warning(
-                "%s does not announce changes of keys (CLIENT TRACKING): synchronous senders learn up to %g s late that"
-                " a worker channel has joined a group",
-                line.address.name,
-                _POLL_S,
-            )
+        if not line.track(self._keys.bound, limit_s):
+            self._silent.setdefault(line.address.name, False)
+
+    def _say_silent(self, server: str) -> None:
+        # Once a publish has succeeded: an account that may not even do that has another trouble, to be heard of first.
+        self._silent[server] = True
+        logger.warning(
+            "%s does not announce changes of keys (CLIENT TRACKING): synchronous senders learn up to %g s late that"
+            " a worker channel has joined a group",
+            server,
+            _POLL_S,
+        )
 
     def _bound(self, line: Line) -> BoundTable:
         """Return the registry as it is for the message that ``line`` has just published."""
+        if self._silent.get(line.address.name) is False:
+            self._say_silent(line.address.name)
         try:
             if line.tracked:
                 return line.current_bound(min(PROBE_S, self.timeout_s))
@@ -186,7 +194,8 @@ class BlockingPublisher:
         try:
             self._polled = self._read_bound()
         except (EngineUnavailable, Severed, Undecided, NotPrimary, *DialError) as exc:
-            logger.warning("which worker channels belong to groups cannot be read now: %s", exc)
+            reason = advised(str(exc), self.prefix)
+            logger.warning("Which worker channels belong to groups cannot be read now: %s", reason)
             self._polled = self._polled or last
         self._polled_at = now
         return self._polled

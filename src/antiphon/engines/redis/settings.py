@@ -12,6 +12,7 @@ class LinkSettings:
     """What all links of an engine share. Times in seconds."""
 
     client_name: str = "antiphon"
+    prefix: str = "asgi"
     ping_interval_s: float = 5.0
     pong_timeout_s: float = 5.0
     timeout_s: float = 5.0
