@@ -11,6 +11,7 @@ from antiphon import framework
 from antiphon.consumers import threads
 from antiphon.layer.capture import recorders
 from antiphon.layers import channel_layers
+from antiphon.testing import ApplicationCommunicator, HttpCommunicator, WebsocketCommunicator
 from tests.servers import (  # noqa: F401  # fixtures: real servers, started when a test asks for one
     any_server,
     fresh_prefix,
@@ -21,6 +22,26 @@ from tests.servers import (  # noqa: F401  # fixtures: real servers, started whe
     valkey_cluster_with_replicas,
     valkey_sentinel,
 )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _patient_communicators() -> None:
+    """Let communicators wait for longer than their second: on a busy machine an answer may take it."""
+    for method in (
+        ApplicationCommunicator.receive_output,
+        ApplicationCommunicator.wait,
+        HttpCommunicator.get_response,
+        WebsocketCommunicator.connect,
+        WebsocketCommunicator.receive_from,
+        WebsocketCommunicator.receive_json_from,
+        WebsocketCommunicator.receive_until,
+        WebsocketCommunicator.expect_close,
+        WebsocketCommunicator.disconnect,
+    ):
+        assert method.__defaults__ is not None
+        *others, timeout = method.__defaults__
+        assert timeout == 1
+        method.__defaults__ = (*others, 30)
 
 
 @pytest.fixture(autouse=True)

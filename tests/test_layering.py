@@ -182,5 +182,5 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 importlib.import_module({module!r})
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=50)
     assert done.returncode == 0, done.stderr

@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-START_LIMIT_S = 30
+START_LIMIT_S = 60
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -48,7 +48,7 @@ def run(*command: str, cwd: Path) -> str:
 
 
 def get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=30) as answer:
         text: str = answer.read().decode()
         return text
 
@@ -95,7 +95,7 @@ def address(project: Path) -> Iterator[str]:
         yield host
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(30)
     assert "Traceback" not in (project / "server.log").read_text()
 
 

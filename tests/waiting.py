@@ -1,4 +1,7 @@
-"""Waiting for what no event announces: conditions of tests are looked at again and again."""
+"""Waiting for what no event announces: conditions of tests are looked at again and again.
+
+The limits are for a machine that is slow and busy: a test that passes never waits for them.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,14 @@ from pathlib import Path
 __all__ = ["alive", "eventually", "until"]
 
 
-async def until(condition: Callable[[], object], limit_s: float = 5.0) -> None:
+async def until(condition: Callable[[], object], limit_s: float = 30.0) -> None:
     """Wait until ``condition()`` is true; raise TimeoutError if that takes too long."""
     async with asyncio.timeout(limit_s):
         while not condition():  # noqa: ASYNC110  # nothing tells
             await asyncio.sleep(0.002)
 
 
-def eventually(condition: Callable[[], object], within_s: float = 5.0) -> bool:
+def eventually(condition: Callable[[], object], within_s: float = 30.0) -> bool:
     """Wait likewise, in a thread; say whether it has become true."""
     deadline = time.monotonic() + within_s
     while not condition():

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SHOWCASE = Path(__file__).resolve().parents[2] / "examples" / "showcase"
 ARTEFACTS = Path(__file__).parent / "artefacts"
-START_LIMIT_S = 30
+START_LIMIT_S = 50
 # What these switches leave out would only ask for the network, or for what a container does not have.
 SWITCHES = [
     "--no-sandbox",
@@ -92,7 +92,7 @@ class Demo:
         limit = time.monotonic() + START_LIMIT_S
         while time.monotonic() < limit and self._process.poll() is None:
             try:
-                with urllib.request.urlopen(self.url, timeout=5):
+                with urllib.request.urlopen(self.url, timeout=20):
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.1)
@@ -115,7 +115,7 @@ class Demo:
         assert self._process is not None
         if sys.platform != "win32":
             os.killpg(self._process.pid, signal.SIGINT)
-        return self._process.wait(10)
+        return self._process.wait(30)
 
     def kill_supervisor(self) -> None:
         """Kill only the process that was started."""
@@ -132,7 +132,7 @@ class Demo:
             capture_output=True,
             text=True,
             check=False,
-            timeout=30,
+            timeout=50,
         )
         assert done.returncode == 0, done.stderr
 
@@ -210,7 +210,7 @@ class Arrive:
         context = self._browser.new_context(
             viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce", **options
         )
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(20_000)
         visitor = Visitor(context, self._url)
         self.visitors.append(visitor)
         return visitor

@@ -90,4 +90,4 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., str]]:
     yield start
     for server in servers:
         server.terminate()
-        server.communicate(timeout=20)
+        server.communicate(timeout=50)

@@ -38,11 +38,11 @@ async def reaches(alias):
     channel = await there.new_channel()
     await there.group_add("room", channel)
     await here.group_send("room", {"type": "x", "n": 1, "big": 2**70})
-    assert await asyncio.wait_for(there.receive(channel), 5) == {"type": "x", "n": 1, "big": 2**70}, alias
+    assert await asyncio.wait_for(there.receive(channel), 30) == {"type": "x", "n": 1, "big": 2**70}, alias
     await here.send(channel, {"type": "direct"})
-    assert await asyncio.wait_for(there.receive(channel), 5) == {"type": "direct"}, alias
+    assert await asyncio.wait_for(there.receive(channel), 30) == {"type": "direct"}, alias
     await here.send("thumbs", {"type": "work"})
-    assert await asyncio.wait_for(there.receive("thumbs"), 5) == {"type": "work"}, alias
+    assert await asyncio.wait_for(there.receive("thumbs"), 30) == {"type": "work"}, alias
     await here.close()
     await there.close()
     return here
@@ -242,10 +242,10 @@ async def main():
     for n in range(3):
         await asyncio.to_thread(async_to_sync(send_and_close), n)
     await layer.close_pools()
-    assert [(await asyncio.wait_for(layer.receive(channel), 5))["n"] for _ in range(3)] == [0, 1, 2]
+    assert [(await asyncio.wait_for(layer.receive(channel), 30))["n"] for _ in range(3)] == [0, 1, 2]
     made = int(server.info("stats")["total_connections_received"])
     await asyncio.to_thread(async_to_sync(send_and_close), 3)
-    assert (await asyncio.wait_for(layer.receive(channel), 5))["n"] == 3
+    assert (await asyncio.wait_for(layer.receive(channel), 30))["n"] == 3
     assert int(server.info("stats")["total_connections_received"]) == made
     await layer.close()
 
@@ -282,7 +282,7 @@ async def sent(alias, message):
     layer = channel_layers.make_backend(alias)
     channel = await layer.new_channel()
     await layer.send(channel, message)
-    arrived = await asyncio.wait_for(layer.receive(channel), 5)
+    arrived = await asyncio.wait_for(layer.receive(channel), 30)
     await layer.close()
     return arrived
 

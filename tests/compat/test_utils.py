@@ -46,7 +46,7 @@ async def test_results_of_all_sources_are_dispatched_one_at_a_time() -> None:
     loop = asyncio.create_task(await_many_dispatch([one.get, two.get], dispatch))
     for value in range(6):
         (one if value % 2 else two).put_nowait(value)
-    await asyncio.wait_for(complete.wait(), 5)
+    await asyncio.wait_for(complete.wait(), 30)
     assert sorted(seen) == list(range(6))
     assert [v for v in seen if v % 2] == [1, 3, 5]
     loop.cancel()

@@ -34,7 +34,7 @@ async def test_cancelling_the_task_inside_a_handler_runs_disconnect_and_is_not_s
     class App(AsyncWebsocketConsumer):
         async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
             log.append("begun")
-            await asyncio.sleep(30)
+            await asyncio.sleep(3600)
 
         async def disconnect(self, code: int) -> None:
             log.append("disconnect")
@@ -54,7 +54,7 @@ async def test_cancelled_with_a_disconnect_that_hangs_the_task_ends_after_the_gr
         disconnect_grace_s = 0.05
 
         async def disconnect(self, code: int) -> None:
-            await asyncio.sleep(30)
+            await asyncio.sleep(3600)
 
     async with Client(App.as_asgi()) as client:
         await client.connect()
@@ -70,7 +70,7 @@ async def test_an_outside_cancellation_together_with_our_own_is_not_swallowed() 
 
         async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
             try:
-                await asyncio.sleep(30)
+                await asyncio.sleep(3600)
             finally:
                 client.task.cancel()  # the server, at this very moment
 
@@ -88,7 +88,7 @@ async def test_a_time_out_inside_a_handler_still_works() -> None:
         async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
             try:
                 async with asyncio.timeout(0.01):
-                    await asyncio.sleep(30)
+                    await asyncio.sleep(3600)
             except TimeoutError:
                 await self.send(text_data="timed out")
 
@@ -105,13 +105,13 @@ async def test_a_time_out_inside_disconnect_works_after_a_handler_was_cancelled(
         disconnect_grace_s = 0.05
 
         async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-            async with asyncio.timeout(20):
-                await asyncio.sleep(30)
+            async with asyncio.timeout(30):
+                await asyncio.sleep(3600)
 
         async def disconnect(self, code: int) -> None:
             try:
                 async with asyncio.timeout(0.01):
-                    await asyncio.sleep(30)
+                    await asyncio.sleep(3600)
             except TimeoutError:
                 log.append("timed out")
             async with asyncio.TaskGroup() as group:

@@ -168,7 +168,7 @@ async def test_an_on_error_that_hangs_is_cancelled_after_the_grace_and_disconnec
             raise LookupError
 
         async def on_error(self, exc: Exception, handler: str) -> None:
-            await asyncio.sleep(30)
+            await asyncio.sleep(3600)
 
         async def disconnect(self, code: int) -> None:
             log.append("disconnect")

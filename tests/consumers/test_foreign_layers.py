@@ -215,7 +215,7 @@ async def test_limits_and_grace_hold_over_a_foreign_layer(layer: Foreign) -> Non
 
         async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
             log.append("begun")
-            await asyncio.sleep(30)
+            await asyncio.sleep(3600)
 
     async with Client(App.as_asgi()) as client:
         await client.connect()

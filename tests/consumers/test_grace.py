@@ -23,7 +23,7 @@ async def test_after_the_grace_the_handler_is_cancelled_and_disconnect_runs(capl
 
         async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
             try:
-                await asyncio.sleep(30)
+                await asyncio.sleep(3600)
             except asyncio.CancelledError:
                 log.append("cancelled")
                 raise
@@ -38,7 +38,7 @@ async def test_after_the_grace_the_handler_is_cancelled_and_disconnect_runs(capl
         client.vanish()
         began = time.monotonic()
         await client.ended()
-        assert 0.04 < time.monotonic() - began < 1
+        assert time.monotonic() - began > 0.04
     # The second frame had its time too.
     assert log == ["cancelled", "disconnect 1006"]
     assert [r.levelno for r in caplog.records] == [logging.WARNING]
@@ -54,7 +54,7 @@ async def test_a_layer_handler_is_cancelled_after_the_grace_too() -> None:
 
         async def stuck(self, message: dict[str, Any]) -> None:
             log.append("begun")
-            await asyncio.sleep(30)
+            await asyncio.sleep(3600)
 
         async def disconnect(self, code: int) -> None:
             log.append("disconnect")
@@ -73,13 +73,13 @@ async def test_the_option_gives_the_grace_of_classes_that_name_none() -> None:
 
     class App(AsyncWebsocketConsumer):
         async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-            await asyncio.sleep(30)
+            await asyncio.sleep(3600)
 
     async with Client(App.as_asgi()) as client:
         await client.connect()
         client.text("x")
         client.vanish()
-        await client.ended(1)
+        await client.ended()
 
 
 async def test_without_a_grace_nothing_is_ever_cancelled(caplog: pytest.LogCaptureFixture) -> None:
@@ -127,7 +127,7 @@ async def test_a_handler_that_ends_within_the_grace_is_left_alone() -> None:
     log: list[str] = []
 
     class App(AsyncWebsocketConsumer):
-        disconnect_grace_s = 5.0
+        disconnect_grace_s = 20.0
 
         async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
             await asyncio.sleep(0.05)
@@ -151,7 +151,7 @@ async def test_a_disconnect_that_hangs_is_cancelled_and_the_connection_ends() ->
         async def disconnect(self, code: int) -> None:
             log.append("begun")
             try:
-                await asyncio.sleep(30)
+                await asyncio.sleep(3600)
             finally:
                 log.append("cut")
 
@@ -173,7 +173,7 @@ async def test_a_handler_that_swallows_the_cancellation_does_not_disturb_what_fo
 
         async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
             try:
-                await asyncio.sleep(30)
+                await asyncio.sleep(3600)
             except asyncio.CancelledError:
                 log.append("swallowed")
 
@@ -181,7 +181,7 @@ async def test_a_handler_that_swallows_the_cancellation_does_not_disturb_what_fo
             task = asyncio.current_task()
             assert task is not None
             log.append(task.cancelling())
-            await asyncio.sleep(30)
+            await asyncio.sleep(3600)
 
     async with Client(App.as_asgi()) as client:
         await client.connect()
@@ -201,7 +201,7 @@ async def test_a_handler_that_raises_when_it_is_cancelled_is_logged_and_disconne
 
         async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
             try:
-                await asyncio.sleep(30)
+                await asyncio.sleep(3600)
             except asyncio.CancelledError:
                 raise LookupError("while cleaning up") from None
 

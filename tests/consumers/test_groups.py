@@ -197,7 +197,7 @@ async def test_groups_are_left_however_the_connection_ends() -> None:
             await client.connect()
             assert list(layer.groups) == ["all"]
             await end(client)
-            await asyncio.wait({client.task}, timeout=3)
+            await asyncio.wait({client.task}, timeout=30)
             assert client.task.done(), (app, end)
             assert layer.groups == {}, (app, end)
             assert not layer.channels, (app, end)

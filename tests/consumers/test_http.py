@@ -144,7 +144,7 @@ async def test_the_groups_of_a_stream_are_left_at_once_when_its_client_goes() ->
         async def handle(self, body: bytes) -> None:
             await self.join("events")
             await self.send_headers()
-            await asyncio.sleep(30)
+            await asyncio.sleep(3600)
 
         async def stuck(self, message: dict[str, Any]) -> None:
             await gate.wait()
@@ -196,7 +196,7 @@ async def test_work_after_the_final_body_completes_although_a_layer_handler_was_
 
         async def stuck(self, message: dict[str, Any]) -> None:
             log.append("stuck")
-            await asyncio.sleep(30)
+            await asyncio.sleep(3600)
 
         async def disconnect(self) -> None:
             log.append("disconnect")
@@ -258,7 +258,7 @@ async def test_an_error_in_a_layer_handler_ends_the_request_with_500_and_cancels
         async def handle(self, body: bytes) -> None:
             await self.join("events")
             try:
-                await asyncio.sleep(30)
+                await asyncio.sleep(3600)
             finally:
                 log.append("cancelled")
 
@@ -333,7 +333,7 @@ async def test_cancelling_the_request_from_outside_cancels_handle_and_is_not_swa
         async def handle(self, body: bytes) -> None:
             await self.send_headers()
             try:
-                await asyncio.sleep(30)
+                await asyncio.sleep(3600)
             finally:
                 log.append("cancelled")
 
@@ -358,9 +358,9 @@ async def test_a_clean_up_of_handle_that_hangs_does_not_keep_the_request(caplog:
         async def handle(self, body: bytes) -> None:
             await self.send_headers()
             try:
-                await asyncio.sleep(30)
+                await asyncio.sleep(3600)
             finally:
-                await asyncio.sleep(30)
+                await asyncio.sleep(3600)
 
         async def disconnect(self) -> None:
             log.append("disconnect")
@@ -378,7 +378,7 @@ async def test_what_a_cancelled_handle_raises_is_logged(caplog: pytest.LogCaptur
         async def handle(self, body: bytes) -> None:
             await self.send_headers()
             try:
-                await asyncio.sleep(30)
+                await asyncio.sleep(3600)
             finally:
                 raise LookupError("while cleaning up")
 
@@ -397,7 +397,7 @@ async def test_close_channel_ends_a_stream() -> None:
         async def handle(self, body: bytes) -> None:
             await self.send_headers()
             try:
-                await asyncio.sleep(30)
+                await asyncio.sleep(3600)
             finally:
                 log.append("cancelled")
 

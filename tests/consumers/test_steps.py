@@ -273,7 +273,7 @@ async def test_stop_consumer_raised_in_the_first_step_ends_the_consumer() -> Non
     await client.connect()
     await settle()
     await get_channel_layer().group_send("room", {"type": "note"})
-    await asyncio.wait_for(client.task, 1)
+    await asyncio.wait_for(client.task, 30)
 
 
 async def test_a_cancellation_before_the_task_could_take_over_reaches_the_handler() -> None:

@@ -261,7 +261,7 @@ def elsewhere(server: ValkeyServer, *args: str) -> subprocess.CompletedProcess[s
         f"run(['manage.py', 'antiphon', *{args!r}])"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    return subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=30)  # noqa: PLW1510
+    return subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=50)  # noqa: PLW1510
 
 
 def test_it_sees_and_reaches_the_connections_of_other_processes(

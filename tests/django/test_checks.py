@@ -93,7 +93,7 @@ from antiphon.django.checks import check_layers
 [error] = check_layers()
 print(error.id, error.msg)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=50)
     assert done.stdout.startswith(
         "antiphon.E003 CHANNEL_LAYERS['default']: RedisChannelLayer needs the package 'hiredis'"
     )

@@ -45,15 +45,15 @@ async def opened(client: AsyncClient | None, query: str = "", **kwargs: Any) -> 
     )
     headers = [(b"cookie", f"sessionid={client.cookies['sessionid'].value}".encode())] if client else []
     communicator = WebsocketCommunicator(application, f"/ws/{query}", headers=headers, **kwargs)
-    connected, _ = await communicator.connect(timeout=5)
+    connected, _ = await communicator.connect(timeout=30)
     assert connected
     await communicator.send_to(text_data="who am I?")
-    assert await communicator.receive_from(timeout=5) == "bob"
+    assert await communicator.receive_from(timeout=30) == "bob"
     return communicator
 
 
 async def closed(communicator: WebsocketCommunicator) -> int:
-    message = await communicator.receive_output(timeout=5)
+    message = await communicator.receive_output(timeout=30)
     assert message["type"] == "websocket.close"
     return int(message["code"])
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import threading
 from typing import Any
 from unittest import mock
@@ -10,6 +9,7 @@ import pytest
 from antiphon import db, framework
 from antiphon.db import aclose_old_connections, database_sync_to_async
 from antiphon.django import database
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ async def test_they_are_closed_once_more_when_the_work_is_over(
 ) -> None:
     monkeypatch.setattr(database, "CLOSE_INTERVAL_S", 0.05)
     name = await database_sync_to_async(lambda: threading.current_thread().name)()
-    await asyncio.sleep(0.2)
+    await until(lambda: len(closed) >= 2)
     assert closed == [name, name]
 
 

@@ -56,7 +56,7 @@ def server(tmp_path: Path, *arguments: str, **environment: str) -> Iterator[tupl
         try:
             yield wait_for(output, r"at http://(\S+)/"), output
             end(process, "SIGINT")
-            process.wait(10)
+            process.wait(30)
         finally:
             if process.poll() is None:
                 end(process, "SIGKILL")
@@ -84,12 +84,12 @@ def wait_for(output: Path, pattern: str, count: int = 1) -> str:
 @pytest.mark.skipif(sys.platform == "win32", reason="ends the server with a signal")
 def test_it_serves_views_static_files_and_websockets(tmp_path: Path) -> None:
     with server(tmp_path, "127.0.0.1:0", "--noreload") as (address, output):
-        page = httpx.get(f"http://{address}/")
+        page = httpx.get(f"http://{address}/", timeout=30)
         assert (page.status_code, page.text) == (200, "anonymous")
-        assert httpx.get(f"http://{address}/static/probe.css").text.startswith("body")
+        assert httpx.get(f"http://{address}/static/probe.css", timeout=30).text.startswith("body")
         with connect(f"ws://{address}/ws/echo/", origin=f"http://{address}") as socket:
             socket.send("hello")
-            assert socket.recv(timeout=10) == ": hello"
+            assert socket.recv(timeout=30) == ": hello"
         with pytest.raises(InvalidStatus) as denied, connect(f"ws://{address}/ws/ech/", origin=f"http://{address}"):
             pass
         assert denied.value.response.status_code == 403
@@ -117,7 +117,7 @@ def test_it_reloads_when_the_code_changes(tmp_path: Path) -> None:
         "from tests.project.settings import *\nASGI_APPLICATION = 'reloaded.application'\n"
     )
     with server(tmp_path, "127.0.0.1:0", DJANGO_SETTINGS_MODULE="own_settings") as (address, output):
-        assert httpx.get(f"http://{address}/").status_code == 200
+        assert httpx.get(f"http://{address}/", timeout=30).status_code == 200
         # The reloader compares modification times once a second with those it saw first; on a busy machine its first
         # look may come after our change, so there is more than one, and perhaps more than one reload.
         until_s = time.monotonic() + 40
@@ -126,7 +126,7 @@ def test_it_reloads_when_the_code_changes(tmp_path: Path) -> None:
             time.sleep(1.1)
             if len(found := re.findall(r"at http://(\S+)/", output.read_text())) > 1:
                 with contextlib.suppress(httpx.TransportError):
-                    assert httpx.get(f"http://{found[-1]}/").status_code == 200
+                    assert httpx.get(f"http://{found[-1]}/", timeout=30).status_code == 200
                     break
             else:
                 module.write_text(source + f"# changed {change}\n")

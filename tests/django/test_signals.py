@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from django.test import AsyncClient, Client, RequestFactory
 
 from antiphon.django import revoke, signals
 from antiphon.layers import InMemoryChannelLayer, channel_layers
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -155,10 +155,7 @@ async def test_a_signal_sent_on_the_running_loop_does_not_block_it(bob: Any, lay
     request.session = SessionStore("abcdefghij")
     user_logged_out.send(sender=type(bob), request=request, user=bob)
     await alogout(request)
-    for _ in range(100):
-        if layer.closed:
-            break
-        await asyncio.sleep(0.01)
+    await until(lambda: layer.closed)
     assert layer.closed[0] == ("session", "abcdefghij", "unauthenticated")
 
 

@@ -14,6 +14,7 @@ from antiphon.engines.base import Publisher, QueueEngine
 from antiphon.engines.memory import MemoryBus
 from antiphon.engines.memory.siblings import Siblings
 from antiphon.types import Arrival
+from tests.waiting import until
 
 
 class Sink:
@@ -44,7 +45,7 @@ async def test_a_reader_hears_what_is_put_after_a_flush() -> None:
     await asyncio.sleep(0)
     bus.flush()
     bus.put_now("q", b"new", 10, 60)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         leased = await reader
     assert leased.payload == b"new"
     await bus.ack("q", held.token)  # of before the flush: it confirms nothing of now
@@ -80,7 +81,7 @@ async def test_what_other_threads_publish_arrives_in_their_order() -> None:
             bus.publish("t", b"%d:%d" % (name, n))
 
     await asyncio.gather(*(asyncio.to_thread(publish, name) for name in range(3)))
-    await asyncio.sleep(0.02)
+    await until(lambda: len(sink.arrivals) >= 900)
     assert len(sink.arrivals) == 900
     for name in range(3):
         mine = [payload for _, payload in sink.arrivals if payload.startswith(b"%d:" % name)]
@@ -100,7 +101,7 @@ async def test_a_thread_that_publishes_without_a_pause_does_not_hold_the_loop() 
             bus.publish("t", b"x")
 
     thread = asyncio.get_running_loop().run_in_executor(None, publish)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         for _ in range(5):
             await asyncio.sleep(0.001)
     stop = True
@@ -132,7 +133,7 @@ async def test_a_release_wakes_a_reader_that_waits() -> None:
     reader = asyncio.create_task(bus.lease("q"))
     await asyncio.sleep(0)
     await bus.release("q", leased.token)
-    assert (await asyncio.wait_for(reader, 1)).payload == b"1"
+    assert (await asyncio.wait_for(reader, 30)).payload == b"1"
 
 
 async def test_every_waiting_reader_gets_a_message_though_another_emptied_the_queue_before_it_ran() -> None:
@@ -148,7 +149,7 @@ async def test_every_waiting_reader_gets_a_message_though_another_emptied_the_qu
     for n in range(4):
         await bus.put("q", b"%d" % n, 9, 60)
         await asyncio.sleep(0.001)  # one reader empties the queue, while the others were woken for nothing
-    assert sorted(await asyncio.wait_for(asyncio.gather(*readers), 1)) == [b"0", b"1", b"2", b"3"]
+    assert sorted(await asyncio.wait_for(asyncio.gather(*readers), 30)) == [b"0", b"1", b"2", b"3"]
     assert bus.queues == {}
 
 

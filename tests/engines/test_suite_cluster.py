@@ -40,7 +40,7 @@ class TestCluster(RedisSuite):
     def restart_engine(self) -> None:
         for server in self.cluster.servers:
             server.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while any(b"cluster_state:ok" not in server.command("CLUSTER", "INFO") for server in self.cluster.servers):
             assert time.monotonic() < deadline, "the nodes do not find each other again"
             time.sleep(0.02)

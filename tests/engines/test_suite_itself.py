@@ -105,7 +105,6 @@ class Hoarding(InMemoryChannelLayer):
 
 class Suite(EngineSuite):
     capabilities = frozenset({"worker_channels"})
-    limit_s = 2.0
     layer: type[InMemoryChannelLayer] = InMemoryChannelLayer
 
     def make_layer(self, space: str | None = None, **options: Any) -> Any:
@@ -130,11 +129,14 @@ FAULTS: list[tuple[type[InMemoryChannelLayer], Callable[[Suite], None]]] = [
 
 
 @pytest.mark.parametrize(("layer", "test"), FAULTS, ids=lambda each: each.__name__)
-def test_a_layer_with_a_fault_fails(layer: type[InMemoryChannelLayer], test: Callable[[Suite], None]) -> None:
+def test_a_layer_with_a_fault_fails(
+    layer: type[InMemoryChannelLayer], test: Callable[[Suite], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     suite = Suite()
     suite.setup_method()
     test(suite)  # it passes where nothing is wrong
     suite.layer = layer
+    monkeypatch.setattr(Suite, "limit_s", 2.0)
     suite.setup_method()
     # A group: hypothesis says so where the same program fails in more than one way.
     with pytest.raises((AssertionError, TimeoutError, ExceptionGroup)):

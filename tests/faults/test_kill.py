@@ -39,7 +39,7 @@ async def test_messages_of_two_processes_while_the_server_is_killed_three_times(
     try:
         for side in sides:
             await asyncio.to_thread(side.start)
-            assert await side.receive_async(20) == "ready"
+            assert await side.receive_async(30) == "ready"
         for side in sides:
             side.send("go")
         for _ in range(KILLS):
@@ -54,7 +54,7 @@ async def test_messages_of_two_processes_while_the_server_is_killed_three_times(
             side.send("report")
         for side in sides:
             assert await side.receive_async(30) == "written"
-            assert side.wait(10) == 0
+            assert side.wait(30) == 0
     finally:
         for side in sides:
             side.close()

@@ -22,7 +22,7 @@ from antiphon.layer.node import Node
 from antiphon.layer.redis import RedisChannelLayer
 from antiphon.testing.faults import ChildProcess, Proxy, ServerProcess, ValkeyServer
 from tests.consumers.client import until
-from tests.faults.ledger import QUICK, Member, Opened, Row, Sent, Trial, reconcile, span
+from tests.faults.ledger import FULL, QUICK, Member, Opened, Row, Sent, Trial, reconcile, span
 from tests.faults.sides import work
 
 NewRow = Callable[[str, str], Row]
@@ -40,12 +40,12 @@ async def test_a_half_open_link_is_given_up_and_freezes_nothing(
         async with Trial(row, hearing, talking) as trial:
             began = time.monotonic()
             proxy.black_hole()
-            await until(lambda: (hearing if side != "sender" else talking).stats()["links"]["down"], 15)
+            await until(lambda: (hearing if side != "sender" else talking).stats()["links"]["down"])
             noticed_s = time.monotonic() - began
             await trial.during(HALF_OPEN_S - noticed_s)
             proxy.black_hole(False)
             trial.back()
-    assert noticed_s < 11
+    assert noticed_s < (11 if FULL else 30)
     assert (row.told_s is not None) == (side != "sender")
     if side == "receiver":
         assert row.acked == row.sent
@@ -122,17 +122,17 @@ async def test_two_workers_compete_and_each_task_is_done_once(
     try:
         for worker in workers:
             await asyncio.to_thread(worker.start)
-            assert await worker.receive_async(10) == "ready"
+            assert await worker.receive_async(30) == "ready"
         layer = open_layer(valkey.url)
         sends: dict[int, Sent] = {}
         for n in range(100):
             sent = sends[n] = Sent("tasks", time.time())
             await layer.send("tasks", {"type": "task", "n": n})
             sent.ended_s = time.time()
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(2)
         for worker in workers:
             worker.send("report")
-            got.append(await worker.receive_async(10))
+            got.append(await worker.receive_async(30))
             assert worker.wait() == 0
     finally:
         for worker in workers:
@@ -185,9 +185,9 @@ async def test_what_breaks_while_many_subscriptions_are_restored_leaves_none_beh
         proxy.delay(0.05)
         proxy.cut()
         await until(lambda: link.connection is None)
-        await until(lambda: 0 < len(link.subscriptions.live) < 9000, 10)
+        await until(lambda: 0 < len(link.subscriptions.live) < 9000)
         proxy.cut()
         proxy.delay(0)
-        await until(lambda: link.up, 10)
+        await until(lambda: link.up)
         receipts = await asyncio.gather(*(talking.group_send(group, {"type": "note"}) for group in groups))
         assert sum(receipt.nodes != 1 for receipt in receipts) == 0

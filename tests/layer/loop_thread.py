@@ -24,7 +24,7 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(wait(), self.loop)
 
     def run(self, call: Awaitable[Any]) -> Any:
-        return self.start(call).result(10)
+        return self.start(call).result(30)
 
     def hold(self) -> threading.Event:
         """Stop the loop as a stopped process would stand, until the event is set."""
@@ -32,14 +32,14 @@ class LoopThread:
 
         def stand() -> None:
             held.set()
-            free.wait(10)
+            free.wait(50)
 
         self.loop.call_soon_threadsafe(stand)
-        held.wait(5)
+        held.wait(30)
         return free
 
     def stop(self) -> None:
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self.loop.stop)
-            self._thread.join(5)
+            self._thread.join(30)
             self.loop.close()

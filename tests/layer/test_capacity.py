@@ -66,11 +66,11 @@ async def test_group_send_never_raises_channel_full(make: Make) -> None:
 
 
 async def test_a_message_that_nobody_reads_in_time_is_gone_and_counted(make: Make) -> None:
-    layer = make(expiry=0.12)
+    layer = make(expiry=0.5)
     mine = await layer.new_channel()
     await layer.send(mine, numbered(1))
     await layer.send("worker", numbered(1))
-    await asyncio.sleep(0.17)
+    await asyncio.sleep(0.6)
     await layer.send(mine, numbered(2))
     await layer.send("worker", numbered(2))
     assert await layer.receive(mine) == numbered(2)
@@ -79,31 +79,31 @@ async def test_a_message_that_nobody_reads_in_time_is_gone_and_counted(make: Mak
 
 
 async def test_an_expired_message_makes_room(make: Make) -> None:
-    layer = make(expiry=0.12, capacity=1)
+    layer = make(expiry=0.5, capacity=1)
     await layer.send("worker", numbered(1))
     with pytest.raises(ChannelFull):
         await layer.send("worker", numbered(2))
-    await asyncio.sleep(0.15)
+    await asyncio.sleep(0.6)
     await layer.send("worker", numbered(2))
     assert await layer.receive("worker") == numbered(2)
 
 
 async def test_an_expired_message_makes_room_in_a_channel_of_this_node_too(make: Make) -> None:
-    layer = make(expiry=0.12, capacity=1)
+    layer = make(expiry=0.5, capacity=1)
     mine = await layer.new_channel()
     await layer.send(mine, numbered(1))
-    await asyncio.sleep(0.15)
+    await asyncio.sleep(0.6)
     await layer.send(mine, numbered(2))
     assert await layer.receive(mine) == numbered(2)
 
 
 async def test_what_expired_in_the_full_mailbox_of_a_stuck_consumer_makes_room(make: Make) -> None:
-    layer = make(expiry=0.12, capacity=2)
+    layer = make(expiry=0.5, capacity=2)
     node, mailbox = layer.open_mailbox("Chat", capacity=None, overflow=None)
     await node.join("g:g", mailbox)
     for n in range(3):
         await layer.group_send("g", numbered(n))
-    await asyncio.sleep(0.15)
+    await asyncio.sleep(0.6)
     assert (await layer.group_send("g", numbered(3))).delivered == 1
     await asyncio.sleep(0)
     assert layer.stats()["drops"] == {"over_capacity": 1, "expired": 2}
@@ -111,11 +111,11 @@ async def test_what_expired_in_the_full_mailbox_of_a_stuck_consumer_makes_room(m
 
 
 async def test_a_worker_channel_leaves_its_group_after_group_expiry(make: Make) -> None:
-    layer = make(group_expiry=0.12)
+    layer = make(group_expiry=0.5)
     await layer.group_add("g", "worker")
     await layer.group_send("g", numbered(1))
     assert await layer.group_channels("g") == ["worker"]
-    await asyncio.sleep(0.17)
+    await asyncio.sleep(0.6)
     await layer.group_send("g", numbered(2))
     assert await layer.group_channels("g") == []
     assert await layer.group_count("g") == 0
@@ -124,22 +124,22 @@ async def test_a_worker_channel_leaves_its_group_after_group_expiry(make: Make) 
 
 
 async def test_group_add_again_renews_the_membership_of_a_worker_channel(make: Make) -> None:
-    layer = make(group_expiry=0.38)
+    layer = make(group_expiry=1.5)
     await layer.group_add("g", "worker")
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.8)
     await layer.group_add("g", "worker")
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.8)
     await layer.group_send("g", HELLO)
     assert await layer.receive("worker") == HELLO
 
 
 async def test_a_channel_that_nobody_reads_for_expiry_seconds_leaves_its_groups_and_is_counted(make: Make) -> None:
-    layer = make(expiry=0.12)
+    layer = make(expiry=0.5)
     [gone] = await members(layer, "g", 1)
     [read] = await members(layer, "g", 1)
     reader = asyncio.create_task(layer.receive(read))
     await layer.group_send("other", HELLO)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         while layer.stats()["idle_channels"] == 0:  # noqa: ASYNC110  -- a counter has no event
             await asyncio.sleep(0.02)
     assert await layer.group_channels("g") == [read]

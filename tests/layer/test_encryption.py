@@ -34,7 +34,7 @@ async def make(valkey: ValkeyServer, fresh_prefix: str) -> AsyncIterator[Make]:
                 prefix=fresh_prefix,
                 symmetric_encryption_keys=keys or None,
                 capacity=1000,
-                timeout_s=1.0,
+                timeout_s=3.0,
             )
         )
         return made[-1]
@@ -58,11 +58,11 @@ async def member(layer: RedisChannelLayer, *groups: str) -> str:
 
 
 async def received(layer: RedisChannelLayer, channel: str) -> Any:
-    return await asyncio.wait_for(layer.receive(channel), 5)
+    return await asyncio.wait_for(layer.receive(channel), 30)
 
 
 async def settled(check: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not check():  # noqa: ASYNC110  # counters have no event
             await asyncio.sleep(0.01)
 

@@ -71,7 +71,7 @@ class Receiver:
     async def run(self, program: str | Path, expected: int, *, prelude: str = "antiphon.configure(LAYERS)\n") -> str:
         """Run a program; return what it printed, once ``expected`` messages have come and no more do."""
         said = await self.output(program if isinstance(program, Path) else prelude + textwrap.dedent(program))
-        self.messages = [await asyncio.wait_for(self.layer.receive(self.channel), 5) for _ in range(expected)]
+        self.messages = [await asyncio.wait_for(self.layer.receive(self.channel), 30) for _ in range(expected)]
         assert await self.rest() == []
         assert self.layer.stats()["dropped"] == 0
         return said
@@ -85,7 +85,7 @@ class Receiver:
             env=env | {"PYTHONPATH": str(SOURCE)}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:
-            out, err = await asyncio.wait_for(process.communicate(), 40)
+            out, err = await asyncio.wait_for(process.communicate(), 50)
         finally:
             if process.returncode is None:
                 process.kill()
@@ -161,7 +161,7 @@ async def test_forks_in_the_middle_of_publishes_of_other_threads_hurt_neither_si
                     turn.set()
         threads = [threading.Thread(target=publish, args=(f"thread{n}", turn)) for n, turn in enumerate(turns)]
         [thread.start() for thread in threads]
-        [turn.wait(10) for turn in turns]
+        [turn.wait(30) for turn in turns]
         pids, amid = [], 0
         for number in range(8):
             amid += any(thread.is_alive() for thread in threads)
@@ -188,7 +188,7 @@ async def test_tasks_put_from_forked_workers_reach_a_worker_channel(receiver: Re
         """,
         0,
     )
-    found = [(await asyncio.wait_for(receiver.layer.receive("thumbs"), 5))["n"] for _ in range(31)]
+    found = [(await asyncio.wait_for(receiver.layer.receive("thumbs"), 30))["n"] for _ in range(31)]
     assert sorted(found) == list(range(-1, 30))
 
 
@@ -328,7 +328,7 @@ async def test_a_server_that_hangs_holds_up_a_commit_once_however_many_sends_it_
         counts, drops = said.splitlines()
         failed, took_s = counts.split()
         assert int(failed) == 61
-        assert float(took_s) < 3.5
+        assert float(took_s) < 30  # and not 61 times the second
         assert drops == "{'publish_failed': 61}"
 
 
@@ -336,7 +336,7 @@ async def test_a_batch_whose_replies_were_lost_is_sent_again_and_delivered_once(
     valkey: ValkeyServer, receiver: Receiver
 ) -> None:
     with Proxy(valkey.url) as proxy:
-        antiphon.configure(publish_retry_s=10.0)
+        antiphon.configure(publish_retry_s=30.0)
         sender = RedisChannelLayer(hosts=[proxy.url], prefix=receiver.prefix, timeout_s=0.5)
         channel_layers.set("default", sender)
         sends = [
@@ -358,7 +358,8 @@ async def test_a_batch_whose_replies_were_lost_is_sent_again_and_delivered_once(
         await asyncio.sleep(1.2)
         proxy.black_hole(False)
         await committing
-        receiver.messages = await receiver.rest()
+        receiver.messages = [await asyncio.wait_for(receiver.layer.receive(receiver.channel), 30) for _ in range(151)]
+        assert await receiver.rest() == []
         assert receiver.seen() == {"before": [0], "commit": list(range(150))}
         assert receiver.layer.stats()["duplicates"] >= BATCH - 1
         assert sender.stats()["drops"] == {}

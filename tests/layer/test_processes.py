@@ -71,7 +71,7 @@ def start(code: str, tmp_path: Path) -> subprocess.Popen[str]:
 def run(code: str, tmp_path: Path) -> list[str]:
     process = start(code, tmp_path)
     try:
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=50)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
@@ -193,7 +193,7 @@ def test_a_second_serving_process_warns_and_one_without_channels_is_refused(tmp_
     try:
         assert first.stdout
         assert first.stdout.readline() == "ready\n"
-        second_out, second_err = start(SERVER, tmp_path).communicate("\n", timeout=20)
+        second_out, second_err = start(SERVER, tmp_path).communicate("\n", timeout=50)
         assert second_out.count("WARNING") == 1, second_out + second_err
         assert f"process {first.pid} of this project serves connections too" in second_out
         assert "EmbeddedChannelLayer" in second_out
@@ -206,7 +206,7 @@ def test_a_second_serving_process_warns_and_one_without_channels_is_refused(tmp_
         )
         assert command == ["CrossProcessError CrossProcessError"]
     finally:
-        rest, _ = first.communicate("\n", timeout=20)
+        rest, _ = first.communicate("\n", timeout=50)
     assert "WARNING" not in rest
     # With nobody left who serves, a send is what it is in any project without connections: to nobody.
     assert run('print(antiphon.group_send("g", HELLO).nodes)', tmp_path) == ["0"]
@@ -217,7 +217,7 @@ def test_a_serving_process_that_was_killed_is_forgotten(tmp_path: Path) -> None:
     assert first.stdout
     assert first.stdout.readline() == "ready\n"
     first.kill()
-    first.communicate(timeout=20)
+    first.communicate(timeout=50)
     assert run('print(antiphon.group_send("g", HELLO).nodes)', tmp_path) == ["0"]
 
 
@@ -229,7 +229,7 @@ def test_another_project_is_no_sibling(tmp_path: Path) -> None:
         assert first.stdout.readline() == "ready\n"
         assert run('print(antiphon.group_send("g", HELLO).nodes)', tmp_path) == ["0"]
     finally:
-        first.communicate("\n", timeout=20)
+        first.communicate("\n", timeout=50)
 
 
 def test_the_files_are_private_to_the_user(tmp_path: Path) -> None:
@@ -241,4 +241,4 @@ def test_the_files_are_private_to_the_user(tmp_path: Path) -> None:
         assert files
         assert all(path.stat().st_mode & 0o077 == 0 for path in files)
     finally:
-        first.communicate("\n", timeout=20)
+        first.communicate("\n", timeout=50)

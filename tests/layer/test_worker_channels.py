@@ -74,13 +74,13 @@ async def test_a_handler_that_is_cancelled_gives_its_message_back(make_layer: Ma
     async def work() -> None:
         async with await layer.lease("jobs"):
             entered.set()
-            await asyncio.sleep(30)
+            await asyncio.sleep(3600)
 
     task = asyncio.create_task(work())
-    await asyncio.wait_for(entered.wait(), 3)
+    await asyncio.wait_for(entered.wait(), 30)
     task.cancel()
     await asyncio.wait({task})
-    assert (await asyncio.wait_for(layer.lease("jobs"), 3)).delivery_count == 2
+    assert (await asyncio.wait_for(layer.lease("jobs"), 30)).delivery_count == 2
 
 
 async def test_only_worker_channels_can_be_leased(make_layer: MakeLayer) -> None:
@@ -110,7 +110,7 @@ async def test_receivers_that_are_cancelled_lose_and_double_nothing(make_layer: 
             if chance.random() < 0.3:
                 await asyncio.sleep(chance.random() * 0.005)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         await asyncio.gather(write(), *(read() for _ in range(5)))
     assert Counter(found) == Counter(range(total))
     with pytest.raises(TimeoutError):
@@ -135,7 +135,7 @@ async def test_a_loop_for_one_call_can_send_receive_and_give_up(make_layer: Make
         async_to_sync(layer.send)("jobs", numbered(2))
         return first, async_to_sync(release)()
 
-    first, count = await asyncio.wait_for(asyncio.to_thread(synchronous), 10)
+    first, count = await asyncio.wait_for(asyncio.to_thread(synchronous), 30)
     assert (first, count) == (numbered(1), 1)
 
 
@@ -145,15 +145,15 @@ async def test_a_worker_channel_of_a_group_hears_it_unless_it_is_excluded(make_l
     await layer.group_send("news", numbered(1))
     await layer.group_send("news", numbered(2), exclude=["jobs"])
     await layer.group_send("news", numbered(3))
-    assert await asyncio.wait_for(layer.receive("jobs"), 3) == numbered(1)
-    assert await asyncio.wait_for(layer.receive("jobs"), 3) == numbered(3)
+    assert await asyncio.wait_for(layer.receive("jobs"), 30) == numbered(1)
+    assert await asyncio.wait_for(layer.receive("jobs"), 30) == numbered(3)
     assert layer.stats()["drops"] == {}
 
 
 async def test_what_expired_and_what_is_dead_is_counted(make_layer: MakeLayer) -> None:
-    layer = make_layer(expiry=0.1)
+    layer = make_layer(expiry=0.5)
     await layer.send("jobs", numbered(1))
-    await asyncio.sleep(0.15)
+    await asyncio.sleep(0.6)
     await layer.send("jobs", numbered(2))
     for _ in range(5):
         lease = await layer.lease("jobs")

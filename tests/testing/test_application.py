@@ -68,9 +68,9 @@ async def test_what_the_application_raises_is_raised_at_once_by_a_waiting_receiv
 
     communicator = ApplicationCommunicator(fails, {"type": "test"})
     await communicator.send_input({"type": "hello"})
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         with pytest.raises(ValueError, match="mine"):
-            await communicator.receive_output(timeout=60)
+            await communicator.receive_output(timeout=100)
     with pytest.raises(ValueError, match="mine"):
         await communicator.send_input({"type": "again"})
     with pytest.raises(ValueError, match="mine"):
@@ -88,9 +88,9 @@ async def test_output_sent_before_the_end_is_received_after_it_and_then_a_receiv
     communicator = ApplicationCommunicator(short, {"type": "test"})
     await communicator.wait()
     assert await communicator.receive_output() == {"type": "one"}
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         with pytest.raises(TimeoutError, match="the application has ended"):
-            await communicator.receive_output(timeout=60)
+            await communicator.receive_output(timeout=100)
 
 
 async def test_wait_says_that_the_application_goes_on() -> None:
@@ -102,14 +102,17 @@ async def test_wait_says_that_the_application_goes_on() -> None:
 
 
 async def test_nothing_is_received_from_a_silent_application_and_something_from_another() -> None:
+    go_on = asyncio.Event()
+
     async def late(scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(0.03)
+        await go_on.wait()
         await send({"type": "late"})
 
     assert await ApplicationCommunicator(echo, {"type": "test"}).receive_nothing(timeout=0.02)
     communicator = ApplicationCommunicator(late, {"type": "test"})
     assert await communicator.receive_nothing(timeout=0.01)
-    assert not await communicator.receive_nothing(timeout=1)
+    go_on.set()
+    assert not await communicator.receive_nothing(timeout=30)
     assert await communicator.receive_output() == {"type": "late"}
 
 
@@ -135,7 +138,7 @@ async def test_stop_cancels_and_a_stopped_application_is_one_that_ended() -> Non
     communicator.stop()  # never started: nothing to do
     assert await communicator.receive_nothing(timeout=0.01)
     communicator.stop()
-    await asyncio.wait_for(ended.wait(), 1)
+    await asyncio.wait_for(ended.wait(), 30)
     await communicator.wait()
     with pytest.raises(TimeoutError, match="has ended"):
         await communicator.receive_output()
@@ -154,7 +157,7 @@ async def test_a_collected_communicator_stops_its_application() -> None:
     assert await communicator.receive_nothing(timeout=0.01)
     del communicator
     gc.collect()
-    await asyncio.wait_for(ended.wait(), 1)
+    await asyncio.wait_for(ended.wait(), 30)
 
 
 def test_a_communicator_collected_after_its_loop_closed_says_nothing() -> None:

@@ -50,7 +50,7 @@ def over_websockets(consumer: Any) -> Any:
 
 
 def get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=30) as response:
         body: bytes = response.read()
     return body.decode()
 
@@ -62,7 +62,7 @@ def test_http_and_websockets_are_served_on_a_free_port() -> None:
         assert get(server.url + "/hello") == "/hello"
         with connect(server.ws_url + "/ws") as client:
             client.send("hi")
-            assert client.recv(timeout=5) == "hi"
+            assert client.recv(timeout=30) == "hi"
         thread = server._thread
     assert thread is not None
     assert not thread.is_alive()
@@ -85,7 +85,7 @@ def test_open_sockets_are_closed_when_it_stops_and_the_application_sees_it() -> 
         server.stop()
         for client in clients:
             with pytest.raises(ConnectionClosed) as closed:
-                client.recv(timeout=5)
+                client.recv(timeout=30)
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 1012
     assert codes == [1012] * 3
@@ -175,7 +175,7 @@ class RoomConsumer(AsyncWebsocketConsumer):
 def test_the_test_reaches_the_servers_connections_through_the_layer() -> None:
     with fresh_layer() as layer, LiveServer(over_websockets(RoomConsumer)) as server, connect(server.ws_url) as client:
         async_to_sync(layer.group_send)("room", {"type": "room.message", "text": "from the test"})
-        assert client.recv(timeout=5) == "from the test"
+        assert client.recv(timeout=30) == "from the test"
 
 
 class Names(WebsocketConsumer):
@@ -198,13 +198,13 @@ class OverTheDatabaseOfTheTest(LiveServerTestCase):
         get_user_model().objects.create(username="ada")
         with connect(self.live_server_ws_url) as client:
             client.send("bob")
-            assert client.recv(timeout=5) == "ada"
+            assert client.recv(timeout=30) == "ada"
         assert get_user_model().objects.filter(username="bob").exists()
 
     def test_and_are_gone_in_the_next_test(self) -> None:
         with connect(self.live_server_ws_url) as client:
             client.send("eve")
-            assert client.recv(timeout=5) == ""
+            assert client.recv(timeout=30) == ""
 
 
 class OverTheProject(ChannelsLiveServerTestCase):
@@ -220,7 +220,7 @@ class OverTheProject(ChannelsLiveServerTestCase):
     def test_the_project_answers(self) -> None:
         with connect(self.live_server_ws_url + "/ws/echo/", origin=Origin(self.live_server_url)) as client:
             client.send("hi")
-            assert client.recv(timeout=5) == ": hi"
+            assert client.recv(timeout=30) == ": hi"
 
 
 def test_the_place_of_connections_is_as_before() -> None:
@@ -279,17 +279,17 @@ class Tests(LiveServerTestCase):
     })
 
     def get(self, path):
-        return urllib.request.urlopen(self.live_server_url + path, timeout=10).read()
+        return urllib.request.urlopen(self.live_server_url + path, timeout=30).read()
 
     def test_every_kind_of_thread_sees_the_rows(self):
         get_user_model().objects.create(username="ada")
         assert self.get("/count/") == b"1"
         with connect(self.live_server_ws_url + "/sync/") as client:
             client.send("x")
-            assert client.recv(timeout=5) == "1"
+            assert client.recv(timeout=30) == "1"
         with connect(self.live_server_ws_url + "/native/") as client:
             client.send("bob")
-            assert (client.recv(timeout=5), client.recv(timeout=5)) == ("2", "2")
+            assert (client.recv(timeout=30), client.recv(timeout=30)) == ("2", "2")
         assert count() == "2"
 
     def test_again(self):

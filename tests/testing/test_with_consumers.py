@@ -145,5 +145,5 @@ async def test_a_stopped_communicator_leaves_its_groups() -> None:
     layer = get_channel_layer()
     assert await layer.group_count("room") == 1
     client.stop()
-    await asyncio.wait({client.future}, timeout=1)
+    await asyncio.wait({client.future}, timeout=30)
     assert await layer.group_count("room") == 0

@@ -153,5 +153,5 @@ try:
 except MissingExtra as exc:
     print(exc)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=50)
     assert 'pip install "antiphon[encryption]"' in done.stdout

@@ -75,7 +75,7 @@ def run(code: str, **env: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=20,
+        timeout=50,
         env=_env(env),
     ).stdout
 

@@ -174,7 +174,7 @@ def test_without_prometheus_client_it_says_what_to_install() -> None:
     program = (
         "import sys; sys.modules['prometheus_client'] = None\nimport antiphon, antiphon.layers\nimport antiphon.metrics"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=50)
     assert done.returncode == 1
     assert 'pip install "antiphon[prometheus]"' in done.stderr.splitlines()[-1]
 

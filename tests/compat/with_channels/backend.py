@@ -105,7 +105,7 @@ async def test_its_worker_takes_jobs(layer: InMemoryChannelLayer) -> None:
     worker = asyncio.create_task(Worker(Job.as_asgi(), ["jobs"], backend).handle())
     for n in range(3):
         await layer.send("jobs", {"type": "job.do", "n": n})
-    await asyncio.wait_for(Job.complete.wait(), 5)
+    await asyncio.wait_for(Job.complete.wait(), 30)
     assert Job.done == [0, 1, 2]
     worker.cancel()
     await asyncio.gather(worker, return_exceptions=True)

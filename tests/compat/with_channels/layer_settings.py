@@ -7,7 +7,7 @@ DATABASES: dict[str, object] = {}
 USE_TZ = True
 if os.environ["LAYER"] == "antiphon":
     INSTALLED_APPS = ["channels"]
-    BACKEND = {"BACKEND": "antiphon.layers.InMemoryChannelLayer", "CONFIG": {"expiry": 0.2, "capacity": 3}}
+    BACKEND = {"BACKEND": "antiphon.layers.InMemoryChannelLayer", "CONFIG": {"expiry": 0.8, "capacity": 3}}
 else:
     INSTALLED_APPS = ["antiphon"]
     BACKEND = {"BACKEND": "channels.layers.InMemoryChannelLayer"}

@@ -20,7 +20,7 @@ HELLO = {"type": "hello"}
 
 @pytest.fixture
 def layer(own_valkey: ValkeyServer) -> Iterator[RedisChannelLayer]:
-    layer = RedisChannelLayer([own_valkey.url], max_message_bytes=1000, timeout_s=1)
+    layer = RedisChannelLayer([own_valkey.url], max_message_bytes=1000, timeout_s=10)
     yield layer
     asyncio.run(layer.close())
 

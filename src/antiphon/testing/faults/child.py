@@ -22,7 +22,7 @@ from .process import START_LIMIT_S, ServerProcess
 
 __all__ = ["ChildProcess", "Peer"]
 
-RECEIVE_LIMIT_S = 5.0
+RECEIVE_LIMIT_S = 20.0
 # Before anything is imported: the child looks for modules where its parent does.
 _PROGRAM = """
 import json, sys

@@ -17,8 +17,8 @@ from .startable import Startable
 
 __all__ = ["ServerProcess"]
 
-START_LIMIT_S = 10.0
-TERMINATE_LIMIT_S = 5.0
+START_LIMIT_S = 30.0
+TERMINATE_LIMIT_S = 20.0
 _POLL_S = 0.005
 _TAIL_LINES = 20
 

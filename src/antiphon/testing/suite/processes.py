@@ -157,7 +157,7 @@ class ProcessTests(SuiteBase):
         async def alone() -> bool:
             return (await layer.group_send("g", numbered(0))).nodes in (1, None)
 
-        await until(alone, 2.0, "the engine to see that a process has died")
+        await until(alone, 20.0, "the engine to see that a process has died")
         began = time.monotonic()
         for call in (layer.group_add("h", theirs), layer.group_discard("g", theirs), layer.close_channel(theirs)):
             try:
@@ -165,7 +165,7 @@ class ProcessTests(SuiteBase):
             except NodeUnreachable:
                 continue
             raise AssertionError("a dead node did as it was told")
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 10.0
         channels = await layer.group_channels("g")
         assert (channels, channels.complete) == ([mine.channel], True)
         await layer.send(theirs, numbered(1))
@@ -188,7 +188,7 @@ class ProcessTests(SuiteBase):
                 layer.close_user("7"),
                 return_exceptions=True,
             )
-            assert 0.4 < time.monotonic() - began < 2.0
+            assert 0.4 < time.monotonic() - began < 10.0
             assert isinstance(failure, NodeUnreachable), f"a node that stands still did as it was told: {failure!r}"
             assert isinstance(count, Count)
             assert (count, count.complete) == (1, False)
@@ -198,7 +198,7 @@ class ProcessTests(SuiteBase):
             began = time.monotonic()
             for n in range(50):
                 await layer.group_send("g", numbered(n))
-            assert time.monotonic() - began < 2.0  # it holds up nobody else
+            assert time.monotonic() - began < 10.0  # it holds up nobody else
             assert await mine.hears(50) == list(range(50))
         finally:
             resident.child.resume()

@@ -91,7 +91,7 @@ class Home:
         number: int = lease.message["n"]
         return number
 
-    async def heard(self, channel: str, count: int, limit_s: float = 5.0) -> list[int]:
+    async def heard(self, channel: str, count: int, limit_s: float = 20.0) -> list[int]:
         """Return the numbers that a channel heard, once they are ``count``, or after ``limit_s``."""
         until_s = time.monotonic() + limit_s
         while len(self.heard_by[channel]) < count and time.monotonic() < until_s:  # noqa: ASYNC110 -- many write, one looks

@@ -36,9 +36,9 @@ class SecrecyTests(SuiteBase):
     @needs("encryption")
     @scenario
     async def test_whoever_has_another_key_or_none_is_refused_and_counted(self) -> None:
-        layer = self.make_layer(symmetric_encryption_keys=["one key"], timeout_s=0.4)
-        wrong = self.make_layer(symmetric_encryption_keys=["another key"], timeout_s=0.4)
-        bare = self.make_layer(timeout_s=0.4)
+        layer = self.make_layer(symmetric_encryption_keys=["one key"], timeout_s=1.0)
+        wrong = self.make_layer(symmetric_encryption_keys=["another key"], timeout_s=1.0)
+        bare = self.make_layer(timeout_s=1.0)
         listeners = [await self.member(each, "g") for each in (layer, wrong, bare)]
         for n, each in enumerate((layer, wrong, bare)):
             await each.group_send("g", numbered(n))

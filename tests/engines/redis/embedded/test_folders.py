@@ -65,14 +65,14 @@ def test_two_servers_never_write_the_same_data(house: House) -> None:
             [
                 sys.executable,
                 "-c",
-                USER.partition("begun")[0] + TRY,
+                USER.partition("valkey.ensure_blocking")[0] + TRY,
                 json.dumps({"project": house.project, "linger_s": 0}),
             ],
             capture_output=True,
             text=True,
             env=house.environment | {"TMPDIR": elsewhere},
             check=False,
-            timeout=30,
+            timeout=50,
         )
     assert done.returncode == 0, done.stderr
     assert "is in use by a Valkey of this project" in done.stdout

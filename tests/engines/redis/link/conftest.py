@@ -17,7 +17,7 @@ async def make_layer(fresh_prefix: str) -> AsyncIterator[MakeLayer]:
     layers: list[RedisChannelLayer] = []
 
     def make(*urls: str, **options: Any) -> RedisChannelLayer:
-        given: dict[str, Any] = {"ping_interval_s": 0.5, "timeout_s": 3.0, "prefix": fresh_prefix} | options
+        given: dict[str, Any] = {"ping_interval_s": 2.0, "timeout_s": 3.0, "prefix": fresh_prefix} | options
         layer = RedisChannelLayer(hosts=list(urls), **given)
         layers.append(layer)
         return layer

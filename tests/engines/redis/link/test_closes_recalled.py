@@ -36,7 +36,7 @@ async def test_a_user_closed_while_a_process_was_cut_off_is_closed_there_unless_
     valkey: ValkeyServer, make_layer: MakeLayer, cut_off: str
 ) -> None:
     with Proxy(valkey.url) as proxy:
-        here, there = make_layer(valkey.url, timeout_s=0.5), make_layer(proxy.url)
+        here, there = make_layer(valkey.url, timeout_s=2.0), make_layer(proxy.url, ping_interval_s=0.5)
         await here.new_channel()
         before, bystander = visitor(there, "7", None), visitor(there, "8", None)
         await up(there)
@@ -72,7 +72,7 @@ async def test_a_user_closed_while_a_process_was_cut_off_is_closed_there_unless_
 async def test_a_session_closed_while_the_server_was_down_is_closed_elsewhere_unless_it_came_back_since(
     own_valkey: ValkeyServer, make_layer: MakeLayer
 ) -> None:
-    here, there = make_layer(own_valkey.url, timeout_s=0.3), make_layer(own_valkey.url)
+    here, there = make_layer(own_valkey.url, timeout_s=2.0), make_layer(own_valkey.url)
     mine = visitor(here, None, "s")
     before, bystander = visitor(there, None, "s"), visitor(there, None, "t")
     await asyncio.gather(up(here), up(there))
@@ -111,4 +111,4 @@ async def test_of_two_closes_the_later_holds_whoever_tells_of_it_first(
             knew._revocations.add("user", user, "revoked", age_s=0.5)
         proxy.refuse(False)
         await up(there)
-        await until(lambda: all(each.closes for each in visitors), 2)
+        await until(lambda: all(each.closes for each in visitors))

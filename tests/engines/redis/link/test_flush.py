@@ -1,8 +1,6 @@
-"""Flushing a server: ours alone, quickly, and refused with an error of ours."""
+"""Flushing a server: ours alone, in few questions, and refused with an error of ours."""
 
 from __future__ import annotations
-
-import time
 
 import pytest
 
@@ -18,14 +16,17 @@ async def test_a_refused_flush_is_an_error_of_ours(own_valkey: ValkeyServer, mak
         await layer.flush()
 
 
-async def test_flush_is_quick_with_many_keys(own_valkey: ValkeyServer, make_layer: MakeLayer) -> None:
+async def test_flush_asks_a_server_with_many_keys_a_few_hundred_times(
+    own_valkey: ValkeyServer, make_layer: MakeLayer
+) -> None:
     layer = make_layer(own_valkey.url, ping_interval_s=5)
     fill = f"for i = 1, 50000 do redis.call('SET', '{layer.prefix}:a1:x' .. i, '1') end"
-    own_valkey.command("EVAL", fill, "0")
+    own_valkey.command("EVAL", fill, "0", timeout_s=50)
     own_valkey.command("SET", "theirs", "1")
     before = int(own_valkey.command("DBSIZE"))
-    began = time.monotonic()
     await layer.flush()
-    assert time.monotonic() - began < 5
     assert before >= 50001
     assert int(own_valkey.command("DBSIZE")) == 1
+    # Each is a round trip; the deletions of one travel together.
+    calls = own_valkey.info("commandstats")["cmdstat_scan"].partition(",")[0]
+    assert 1 < int(calls.removeprefix("calls=")) < 300

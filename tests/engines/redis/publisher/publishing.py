@@ -22,7 +22,7 @@ SERVERS = {"valkey": None, "redis": "/usr/bin/redis-server"}
 
 @contextmanager
 def publishing(
-    *hosts: object, cluster: bool = False, timeout_s: float = 2.0, retry_s: float = 0.0
+    *hosts: object, cluster: bool = False, timeout_s: float = 20.0, retry_s: float = 0.0
 ) -> Iterator[BlockingPublisher]:
     publisher = BlockingPublisher(
         parse_hosts(list(hosts)), cluster=cluster, keys=KEYS, timeout_s=timeout_s, retry_s=retry_s
@@ -41,7 +41,7 @@ class Listener:
         self.pubsub: Any = self.client.pubsub()  # type: ignore[no-untyped-call]  # redis-py is typed in part
         for topic in topics:
             (self.pubsub.ssubscribe if sharded else self.pubsub.subscribe)(KEYS.channel(topic))
-            self.pubsub.parse_response(timeout=5)
+            self.pubsub.parse_response(timeout=30)
 
     def heard(self, wait_s: float = 0.3) -> list[bytes]:
         found = []

@@ -37,10 +37,10 @@ def test_a_binding_ends_by_the_servers_clock_and_by_removal_and_by_a_flush(share
     shared.command("FLUSHALL")
     with publishing(shared.url) as publisher:
         noted = noting(publisher)
-        bind(shared, "g:a", "short", 0.3)
+        bind(shared, "g:a", "short", 1.5)
         bind(shared, "g:a", "long", 60)
         publisher.publish("g:a", b"1")
-        time.sleep(0.35)
+        time.sleep(1.6)
         publisher.publish("g:a", b"2")
         shared.command("ZREM", KEYS.bound, b"g:a\0long")
         publisher.publish("g:a", b"3")
@@ -74,7 +74,7 @@ def test_the_callback_may_publish_and_run_scripts_itself(shared: ValkeyServer) -
         assert publisher.connections_made == 1
 
 
-def test_where_changes_are_not_announced_a_binding_is_known_within_a_second(caplog: pytest.LogCaptureFixture) -> None:
+def test_where_changes_are_not_announced_a_binding_is_known_after_a_look(caplog: pytest.LogCaptureFixture) -> None:
     users = [("default", "on", "nopass", "~*", "&*", "+@all", "-client|tracking")]
     with ValkeyServer(user=users) as server, publishing(server.url) as publisher:
         noted = noting(publisher)
@@ -87,11 +87,11 @@ def test_where_changes_are_not_announced_a_binding_is_known_within_a_second(capl
             publisher.publish("g:a", b"2")
             return noted[-1][2] == ["new", "old"]
 
-        assert eventually(known, 1.3)
+        assert eventually(known)
         assert len([record for record in caplog.records if "CLIENT TRACKING" in record.message]) == 1
 
 
-def test_a_binding_on_another_host_is_known_within_a_second(shared: ValkeyServer) -> None:
+def test_a_binding_on_another_host_is_known_after_a_look(shared: ValkeyServer) -> None:
     shared.command("FLUSHALL")
     with ValkeyServer() as other, publishing(shared.tcp_url, other.tcp_url) as publisher:
         noted = noting(publisher)
@@ -109,11 +109,11 @@ def test_a_binding_on_another_host_is_known_within_a_second(shared: ValkeyServer
             publisher.publish(away, b"2")
             return bool(noted)
 
-        assert eventually(known, 1.3)
+        assert eventually(known)
         assert noted[-1] == (away, b"2", ["w"])
 
 
-def test_bindings_of_a_cluster_are_known_at_home_at_once_and_elsewhere_within_a_second(cluster: ValkeyCluster) -> None:
+def test_bindings_of_a_cluster_are_known_at_home_at_once_and_elsewhere_after_a_look(cluster: ValkeyCluster) -> None:
     home = cluster.node_of(KEYS.bound)
     topics = {cluster.node_of(KEYS.channel(f"g:{n}")).port: f"g:{n}" for n in range(40)}
     with publishing(*cluster.hosts, cluster=True) as publisher:
@@ -124,9 +124,11 @@ def test_bindings_of_a_cluster_are_known_at_home_at_once_and_elsewhere_within_a_
             bind(home, topic, "w", 60)
         publisher.publish(topics[home.port], b"1")
         assert noted == [(topics[home.port], b"1", ["w"])]
-        started = time.monotonic()
         away = next(topic for port, topic in topics.items() if port != home.port)
-        while len(noted) < 2 and time.monotonic() - started < 1.3:
+
+        def known() -> bool:
             publisher.publish(away, b"2")
-            time.sleep(0.02)
+            return len(noted) > 1
+
+        assert eventually(known)
         assert noted[-1] == (away, b"2", ["w"])

@@ -7,15 +7,19 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 
 from antiphon.engines.redis import line as line_module
+from antiphon.engines.redis import pool as pools
 from antiphon.envelope import MESSAGE, mark_again, pack
 from antiphon.exceptions import EngineUnavailable
 from antiphon.testing.faults import ValkeyServer
 from tests.engines.redis.publisher.publishing import Listener, Lua, publishing
 from tests.waiting import eventually
+
+FOR_EVER_S = 1000.0
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -36,40 +40,41 @@ def test_a_connection_that_died_of_age_is_replaced_unseen(
 
 
 def test_a_server_that_is_away_is_waited_for_until_the_time_is_up(server: ValkeyServer) -> None:
-    with publishing(server.url, timeout_s=0.6) as publisher:
+    with publishing(server.url, timeout_s=1.5) as publisher:
         publisher.publish("g:a", b"1")
         server.kill()
         started = time.monotonic()
         with pytest.raises(EngineUnavailable, match=rf"{server.port} cannot be reached.*nothing was sent") as error:
             publisher.publish("g:a", b"2")
-        assert 0.5 < time.monotonic() - started < 1.2
+        assert time.monotonic() - started > 1.3
         assert error.value.__cause__ is not None
 
 
 def test_a_server_that_comes_back_in_time_gets_the_message_once(server: ValkeyServer) -> None:
-    with publishing(server.url, timeout_s=5) as publisher:
+    with publishing(server.url, timeout_s=FOR_EVER_S) as publisher:
         publisher.publish("g:a", b"1")
         server.kill()
         timer = threading.Timer(0.5, server.restart)
         timer.start()
         started = time.monotonic()
         assert publisher.publish("g:a", b"2") == 0
-        assert 0.4 < time.monotonic() - started < 3
+        assert time.monotonic() - started > 0.4
         timer.join()
 
 
-def test_while_a_server_is_known_to_be_down_nobody_else_waits(server: ValkeyServer) -> None:
-    with publishing(server.url, timeout_s=3) as publisher:
+def test_while_a_server_is_known_to_be_down_nobody_else_waits(
+    server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "_DOWN_S", FOR_EVER_S)
+    with publishing(server.url, timeout_s=FOR_EVER_S) as publisher:
         server.kill()
         answers: list[int] = []
         patient = threading.Thread(target=lambda: answers.append(publisher.publish("g:a", b"1")))
         patient.start()
-        time.sleep(0.3)
-        started = time.monotonic()
+        assert eventually(lambda: publisher._pool.failures)
         for _ in range(20):
             with pytest.raises(EngineUnavailable):
                 publisher.publish("g:a", b"2")
-        assert time.monotonic() - started < 0.5
         assert patient.is_alive()
         server.restart()
         patient.join()
@@ -78,24 +83,32 @@ def test_while_a_server_is_known_to_be_down_nobody_else_waits(server: ValkeyServ
         assert publisher._pool.failures == {}
 
 
-def test_a_hung_server_costs_the_time_out_once_and_then_hardly_anything(server: ValkeyServer) -> None:
-    with publishing(server.url, timeout_s=0.8) as publisher:
+def test_a_hung_server_costs_the_time_out_once_and_then_hardly_anything(
+    server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "_DOWN_S", FOR_EVER_S)
+    with publishing(server.url, timeout_s=1.5) as publisher:
         publisher.publish("g:a", b"1")
         server.stop()
         started = time.monotonic()
         with pytest.raises(EngineUnavailable, match="may have taken effect or not"):
             publisher.publish("g:a", b"2")
-        assert 0.7 < time.monotonic() - started < 1.2
-        started = time.monotonic()
+        assert time.monotonic() - started > 1.3
+        publisher.timeout_s = FOR_EVER_S
         with pytest.raises(EngineUnavailable, match="nothing was sent"):
             publisher.publish("g:a", b"3")
-        assert time.monotonic() - started < 0.7
         server.resume()
-        assert eventually(lambda: publisher.publish("g:a", b"4") == 0, 2)
+
+        def well() -> bool:
+            with suppress(EngineUnavailable):
+                return publisher.publish("g:a", b"4") == 0
+            return False
+
+        assert eventually(well)
 
 
 def test_sixteen_threads_lose_nothing_unsaid_when_the_server_is_killed(server: ValkeyServer) -> None:
-    with publishing(server.url, timeout_s=5) as publisher:
+    with publishing(server.url, timeout_s=30) as publisher:
         fates: list[str] = []
         going = threading.Event()
 
@@ -116,13 +129,13 @@ def test_sixteen_threads_lose_nothing_unsaid_when_the_server_is_killed(server: V
             server.kill()
             time.sleep(0.2)
             server.restart()
-        time.sleep(0.5)
+        since = len(fates)
+        assert eventually(lambda: len(fates) > since + 32 and fates[-16:].count("sent") >= 15)
         going.set()
         for thread in threads:
             thread.join()
         assert publisher.sent == fates.count("sent")
         assert fates.count("unknown") <= 32  # at most what was under way in each thread at each kill
-        assert fates[-16:].count("sent") >= 15
 
 
 def unanswering(payload_log: list[bytes], replies: Sequence[bytes | None]) -> tuple[socket.socket, threading.Thread]:
@@ -153,7 +166,7 @@ def test_a_publish_without_an_answer_is_sent_again_flagged_where_that_is_allowed
     payload = pack(MESSAGE, 1, 2, 3, b"body")
     seen: list[bytes] = []
     listener, _ = unanswering(seen, [None, None, b":3\r\n"])
-    with listener, publishing(listener.getsockname()[:2], timeout_s=1, retry_s=1) as publisher:
+    with listener, publishing(listener.getsockname()[:2], timeout_s=30, retry_s=30) as publisher:
         assert publisher.publish("g:a", payload) == 3
     assert len(seen) == 3
     assert seen[0].endswith(payload + b"\r\n")
@@ -165,7 +178,7 @@ def test_a_publish_without_an_answer_is_otherwise_an_error_that_says_so() -> Non
     seen: list[bytes] = []
     listener, _ = unanswering(seen, [None])
     unknown = pytest.raises(EngineUnavailable, match="may have taken effect or not")
-    with listener, publishing(listener.getsockname()[:2], timeout_s=1) as publisher, unknown:
+    with listener, publishing(listener.getsockname()[:2], timeout_s=30) as publisher, unknown:
         publisher.publish("g:a", b"x")
     assert len(seen) == 1
 
@@ -174,7 +187,7 @@ def test_a_script_without_an_answer_is_never_sent_again() -> None:
     seen: list[bytes] = []
     listener, _ = unanswering(seen, [None, b"+OK\r\n"])
     unknown = pytest.raises(EngineUnavailable, match="may have taken effect or not")
-    with listener, publishing(listener.getsockname()[:2], timeout_s=1, retry_s=1) as publisher, unknown:
+    with listener, publishing(listener.getsockname()[:2], timeout_s=30, retry_s=30) as publisher, unknown:
         publisher.script(Lua("return 1"), b"k", [], [])
     assert len(seen) == 1
 
@@ -183,7 +196,7 @@ def test_a_script_without_an_answer_is_never_sent_again() -> None:
 def test_a_refusal_that_passes_is_waited_out(reply: bytes) -> None:
     seen: list[bytes] = []
     listener, _ = unanswering(seen, [reply, b":1\r\n"])
-    with listener, publishing(listener.getsockname()[:2], timeout_s=2) as publisher:
+    with listener, publishing(listener.getsockname()[:2], timeout_s=30) as publisher:
         assert publisher.publish("g:a", b"x") == 1
     assert len(seen) == 2
 
@@ -195,7 +208,7 @@ def test_an_exception_in_the_middle_leaves_no_reply_for_the_next_call(server: Va
     def interrupt(*_: object) -> None:
         raise Interrupted
 
-    with Listener(server, "g:heard"), publishing(server.url, timeout_s=5) as publisher:
+    with Listener(server, "g:heard"), publishing(server.url, timeout_s=30) as publisher:
         publisher.publish("g:a", b"1")
         server.stop()
         old = signal.signal(signal.SIGALRM, interrupt)
@@ -215,6 +228,6 @@ def test_close_drops_connections_and_a_later_call_makes_one(server: ValkeyServer
         publisher.publish("g:a", b"1")
         publisher.close()
         # What is left is the one that asks.
-        assert eventually(lambda: server.info("clients")["connected_clients"] == "1", 2)
+        assert eventually(lambda: server.info("clients")["connected_clients"] == "1")
         assert publisher.publish("g:a", b"2") == 0
         assert (publisher.connections_made, publisher.sent) == (2, 2)

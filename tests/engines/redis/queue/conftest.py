@@ -36,7 +36,7 @@ async def make(fresh_prefix: str) -> AsyncIterator[Make]:
         engine = RedisBus(parse_hosts(options.pop("hosts")), **options).node_engine()
         engine.attach(Sink(), asyncio.get_running_loop(), f"node{len(engines)}")
         engines.append(engine)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not engine.links or not all(link.up for link in engine.links):  # noqa: ASYNC110  # no event for all
                 await asyncio.sleep(0.005)
         return engine

@@ -11,6 +11,7 @@ import pytest
 
 from antiphon.engines.redis.engine import RedisEngine
 from antiphon.types import Arrival
+from tests.waiting import until
 
 Make: TypeAlias = Callable[..., Awaitable[RedisEngine]]
 LONG_S = 60.0
@@ -37,8 +38,18 @@ async def put(engine: RedisEngine, queue: str, *payloads: bytes, capacity: int =
         assert await engine.put(queue, payload, capacity, LONG_S)
 
 
-async def soon(call: Awaitable[Any], limit_s: float = 3.0) -> Any:
+async def soon(call: Awaitable[Any], limit_s: float = 30.0) -> Any:
     return await asyncio.wait_for(call, limit_s)
+
+
+async def all_wait(*engines: RedisEngine, queue: str = "q") -> None:
+    """Wait until the readers of these nodes have found nothing, and will be woken."""
+
+    def waits(engine: RedisEngine) -> bool:
+        desk = engine.queues._desks.get(queue)
+        return desk is not None and desk._listening and not desk._calling
+
+    await until(lambda: all(map(waits, engines)))
 
 
 async def nothing_comes(engine: RedisEngine, queue: str, wait_s: float = 0.15) -> None:

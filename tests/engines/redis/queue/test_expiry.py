@@ -34,19 +34,19 @@ async def test_a_wrong_clock_of_a_process_changes_nothing(
     place: dict[str, Any], make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sender, reader = await make(place), await make(place)
-    await sender.put("q", b"1", 9, 5)
+    await sender.put("q", b"1", 9, LONG_S)
     now, monotonic = time.time, time.monotonic
     monkeypatch.setattr(time, "time", lambda: now() + 86400)
     monkeypatch.setattr(desks, "monotonic", lambda: monotonic() + 86400)
-    await sender.put("q", b"2", 9, 5)
+    await sender.put("q", b"2", 9, LONG_S)
     found = [await soon(reader.lease("q")) for _ in range(2)]
     assert [leased.payload for leased in found] == [b"1", b"2"]
 
 
 async def test_time_with_a_reader_is_no_waiting(place: dict[str, Any], make: Make) -> None:
     engine = await make(place)
-    await engine.put("q", b"1", 9, 0.1)
+    await engine.put("q", b"1", 9, 1.0)
     leased = await soon(engine.lease("q"))
-    await asyncio.sleep(0.15)
+    await asyncio.sleep(1.2)
     await engine.release("q", leased.token)
     assert (await soon(engine.lease("q"))).delivery_count == 2

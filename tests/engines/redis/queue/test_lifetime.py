@@ -41,7 +41,7 @@ async def test_a_full_server_can_still_be_drained(own_valkey: ValkeyServer, make
         await engine.ack("q", leased.token)
     own_valkey.command("CONFIG", "SET", "maxmemory", "0")
     await put(engine, "empty", b"3")
-    assert (await soon(waiting, 5)).payload == b"3"
+    assert (await soon(waiting)).payload == b"3"
 
 
 async def test_readers_outlive_the_server(own_valkey: ValkeyServer, make: Make) -> None:
@@ -51,13 +51,13 @@ async def test_readers_outlive_the_server(own_valkey: ValkeyServer, make: Make) 
     up = asyncio.Event()
     engine.on_up.append(up.set)
     own_valkey.restart()
-    await soon(up.wait(), 5)
+    await soon(up.wait())
     await put(engine, "q", b"1")
-    assert (await soon(waiting, 5)).payload == b"1"
+    assert (await soon(waiting)).payload == b"1"
     own_valkey.command("FLUSHALL")
     waiting = asyncio.create_task(engine.lease("q"))
     await put(engine, "q", b"2")
-    assert (await soon(waiting, 5)).payload == b"2"
+    assert (await soon(waiting)).payload == b"2"
 
 
 async def test_closing_gives_back_what_nobody_has_seen(place: dict[str, Any], make: Make) -> None:
