@@ -176,7 +176,7 @@ class RedisChannelLayer(RemoteChannelLayer):
             topic = "g:" + group
             payload = self._pack(topic, body, extra)
             return _finish(self._bus.publisher.begin(topic, payload))
-        return super().group_send(group, message, exclude=exclude)
+        return _group_send(self, group, message, exclude=exclude)
 
     def _publish_without_node(
         self, topic: str, body: bytes, extra: dict[str, Any] | None
@@ -257,6 +257,9 @@ class RedisChannelLayer(RemoteChannelLayer):
         """Drop everything inherited."""
         super().after_fork()
         self._bus.publisher.on_bound = self._forward_blocking
+
+
+_group_send = RemoteChannelLayer.group_send  # a super() a call is a tenth of what a send costs
 
 
 async def _finish(begun: Begun) -> Receipt:
