@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -38,6 +39,9 @@ logger = logging.getLogger("antiphon.engine")
 BACKOFF_S = (0.05, 0.4)
 # How long publishes wait for the other nodes when a server has come back: the longest pause, and a little.
 SETTLE_S = 0.5
+# When the primary has changed, some senders hear of it later than we, those without a loop by a second at most: what
+# they publish on the old one meanwhile is confirmed there and reaches nobody here, so the loss is told when that is over.
+LAGGARDS_S = 1.2
 # How often deadlines are looked at.
 TICK_S = 0.25
 
@@ -76,6 +80,7 @@ class Link:
         self._publishing: Connection | None = None  # the connection, once the others have had time to come back
         self._run_id = ""  # of the server
         self._all_gone = False
+        self._moved_s = -inf  # when it came up at another address than before
         self._up_waiters: list[asyncio.Future[Connection]] = []
         self._ticked_s = monotonic()
         self._ticker = self.loop.call_later(TICK_S, self._tick)
@@ -221,6 +226,8 @@ class Link:
         except BaseException:
             connection.give_up("never came up")
             raise
+        if self.address not in (None, address):
+            self._moved_s = monotonic()
         self.address = address
         return connection
 
@@ -302,7 +309,12 @@ class Link:
 
     def lost(self, channels: Collection[bytes], good_until: float) -> None:
         """Pass on what may have been missed."""
-        self.owner.lost(channels, self._broke or "its slot has another server now", good_until)
+        reason = self._broke or "its slot has another server now"
+        later_s = self._moved_s + LAGGARDS_S - monotonic()
+        if later_s > 0:
+            self.loop.call_later(later_s, self.owner.lost, channels, reason, good_until)
+        else:
+            self.owner.lost(channels, reason, good_until)
 
     def gone(self, channel: bytes) -> None:
         """Pass on that a channel lives elsewhere."""
