@@ -40,15 +40,14 @@ class OutageTests(SuiteBase):
         await until(
             lambda: layer.stats()["lost"] >= 1, TOLD_WITHIN_S + back_s - time.monotonic(), "the loss to be told"
         )
-        losses = await resident.do("losses")
-        assert ["group", "g"] in [loss[:2] for loss in losses]
+        await until(lambda: self._spans(resident), TOLD_WITHIN_S, "the loss to be told to the other process")
         await layer.group_send("g", numbered(2))
         await until(lambda: 2 in mine.numbers)
         await until(lambda: self._heard(resident, theirs, 2))
         assert mine.numbers[0] == 0
         assert await layer.group_count("g") == 2
         # The loss is told once, not at every message.
-        assert len([loss for loss in await resident.do("losses") if loss[:2] == ["group", "g"]]) == 1
+        assert len(await self._spans(resident)) == 1
 
     @needs("faults")
     @needs("processes")
@@ -88,18 +87,14 @@ class OutageTests(SuiteBase):
         await until(lambda: self._heard(resident, theirs, -7), what="the last message")
         heard = [n for n in await resident.do("heard", theirs, 0) if n >= 0]
         assert len(heard) == len(set(heard)), "a message was delivered twice"
-        spans = [
-            (since, until_)
-            for kind, name, since, until_ in await resident.do("losses")
-            if (kind, name) == ("group", "g")
-        ]
+        await until(lambda: self._spans(resident), TOLD_WITHIN_S, "the outage to be told")
+        spans = await self._spans(resident)
         unexplained = [
             n
             for n in sent.keys() - set(heard) - failed
             if not any(since <= sent[n][1] and sent[n][0] <= until_ for since, until_ in spans)
         ]
         assert unexplained == [], f"lost in silence; of {len(sent)} sent, {len(failed)} failed, {len(heard)} were heard"
-        assert spans, "the outage was told to nobody"
         assert len(heard) > 20
 
     @needs("faults")
@@ -132,6 +127,11 @@ class OutageTests(SuiteBase):
             return False
 
         await until(reached, 20.0, "both processes to be members again")
+
+    async def _spans(self, resident: Resident) -> list[tuple[float, float]]:
+        """Of the group's losses, since when and until when."""
+        losses = await resident.do("losses")
+        return [(since, until_) for kind, name, since, until_ in losses if (kind, name) == ("group", "g")]
 
     async def _heard(self, resident: Resident, channel: str, n: int) -> bool:
         return n in await resident.do("heard", channel, 0)
