@@ -11,7 +11,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["alive", "eventually", "until"]
+__all__ = ["FOR_EVER_S", "alive", "eventually", "until"]
+
+# Longer than a test may take: what waits so long was not ended by its time-out.
+FOR_EVER_S = 1000.0
 
 
 async def until(condition: Callable[[], object], limit_s: float = 30.0) -> None:

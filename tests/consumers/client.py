@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
+from antiphon.generic.websocket import AsyncWebsocketConsumer
 from antiphon.types import Event
 from tests.waiting import until
 
-__all__ = ["Client", "until"]
+__all__ = ["HTTP", "Client", "Echo", "left", "until", "user"]
 
 LIMIT_S = 30.0
+HTTP = {"type": "http", "method": "GET"}
+
+
+class Echo(AsyncWebsocketConsumer):
+    """Sends back what it receives."""
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        await self.send(text_data=text_data, bytes_data=bytes_data)
+
+
+def user(pk: Any) -> Any:
+    """Return somebody who is logged in."""
+    return SimpleNamespace(pk=pk, is_authenticated=True)
 
 
 class Client:
@@ -87,6 +101,10 @@ class Client:
         for text in texts:
             self.put({"type": "websocket.receive", "text": text})
 
+    def request(self, body: bytes = b"", *, more: bool = False) -> None:
+        """Send a request, or a part of its body."""
+        self.put({"type": "http.request", "body": body, "more_body": more})
+
     def vanish(self, code: int = 1006) -> None:
         """Have the server report that the client is gone."""
         self.gone = True
@@ -136,3 +154,12 @@ class Client:
     def texts(self) -> list[str]:
         """All text frames so far."""
         return [event["text"] for event in self.events if event["type"] == "websocket.send"]
+
+
+async def left(application: Any, *texts: str) -> None:
+    """Connect, send text frames, be gone, and wait for the application's end."""
+    async with Client(application) as client:
+        await client.connect()
+        client.text(*texts)
+        client.vanish()
+        await client.ended()

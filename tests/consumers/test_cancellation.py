@@ -9,7 +9,7 @@ import pytest
 
 from antiphon.generic.websocket import AsyncWebsocketConsumer
 from antiphon.layers import get_channel_layer
-from tests.consumers.client import Client, until
+from tests.consumers.client import Client, left, until
 
 
 async def test_cancelling_the_task_from_outside_runs_disconnect_and_is_not_swallowed() -> None:
@@ -51,7 +51,7 @@ async def test_cancelling_the_task_inside_a_handler_runs_disconnect_and_is_not_s
 
 async def test_cancelled_with_a_disconnect_that_hangs_the_task_ends_after_the_grace() -> None:
     class App(AsyncWebsocketConsumer):
-        disconnect_grace_s = 0.05
+        disconnect_grace_s = 0.5
 
         async def disconnect(self, code: int) -> None:
             await asyncio.sleep(3600)
@@ -102,7 +102,7 @@ async def test_a_time_out_inside_disconnect_works_after_a_handler_was_cancelled(
     log: list[str] = []
 
     class App(AsyncWebsocketConsumer):
-        disconnect_grace_s = 0.05
+        disconnect_grace_s = 0.5
 
         async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
             async with asyncio.timeout(30):
@@ -118,11 +118,7 @@ async def test_a_time_out_inside_disconnect_works_after_a_handler_was_cancelled(
                 group.create_task(asyncio.sleep(0))
             log.append("done")
 
-    async with Client(App.as_asgi()) as client:
-        await client.connect()
-        client.text("x")
-        client.vanish()
-        await client.ended()
+    await left(App.as_asgi(), "x")
     assert log == ["timed out", "done"]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from antiphon.generic.websocket import AsyncWebsocketConsumer
 from antiphon.layers import get_channel_layer
-from tests.consumers.client import Client, until
+from tests.consumers.client import Client, left, until
 
 
 async def test_groups_are_left_at_once_while_a_handler_still_runs() -> None:
@@ -42,11 +42,7 @@ async def test_frames_that_arrived_before_the_disconnect_are_handled_before_it()
         async def disconnect(self, code: int) -> None:
             log.append(f"gone {code}")
 
-    async with Client(App.as_asgi()) as client:
-        await client.connect()
-        client.text("1", "2", "3")
-        client.vanish()
-        await client.ended()
+    await left(App.as_asgi(), "1", "2", "3")
     assert log == ["1", "2", "3", "gone 1006"]
 
 

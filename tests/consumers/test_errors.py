@@ -9,7 +9,7 @@ import pytest
 
 from antiphon.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from antiphon.layers import get_channel_layer
-from tests.consumers.client import Client, until
+from tests.consumers.client import Client, left, until
 
 
 async def test_an_error_is_one_log_record_with_consumer_and_handler_and_the_close_is_1011(
@@ -88,10 +88,7 @@ async def test_an_error_in_disconnect_is_logged_and_the_application_ends_cleanly
         async def disconnect(self, code: int) -> None:
             raise LookupError("late")
 
-    async with Client(App.as_asgi()) as client:
-        await client.connect()
-        client.vanish()
-        await client.ended()
+    await left(App.as_asgi())
     assert [record.__dict__["handler"] for record in caplog.records] == ["websocket.disconnect"]
 
 
@@ -173,11 +170,7 @@ async def test_an_on_error_that_hangs_is_cancelled_after_the_grace_and_disconnec
         async def disconnect(self, code: int) -> None:
             log.append("disconnect")
 
-    async with Client(App.as_asgi()) as client:
-        await client.connect()
-        client.text("x")
-        client.vanish()
-        await client.ended()
+    await left(App.as_asgi(), "x")
     assert log == ["disconnect"]
 
 

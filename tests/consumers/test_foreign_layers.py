@@ -11,7 +11,7 @@ from antiphon.exceptions import InvalidChannelLayerError
 from antiphon.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 from antiphon.layers import channel_layers
 from antiphon.testing import ApplicationCommunicator
-from tests.consumers.client import Client, until
+from tests.consumers.client import Client, left, until
 
 
 class Foreign:
@@ -185,10 +185,7 @@ async def test_a_disconnect_runs_although_leaving_a_group_fails(
         raise ConnectionError("their server is gone")
 
     layer.group_discard = group_discard  # type: ignore[method-assign]
-    async with Client(App.as_asgi()) as client:
-        await client.connect()
-        client.vanish()
-        await client.ended()
+    await left(App.as_asgi())
     assert codes == [1006]
 
 

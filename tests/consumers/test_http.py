@@ -1,3 +1,5 @@
+"""Requests and responses: bodies, streams, layer messages meanwhile, and errors."""
+
 from __future__ import annotations
 
 import asyncio
@@ -5,17 +7,10 @@ from typing import Any
 
 import pytest
 
-from antiphon.exceptions import StopConsumer
 from antiphon.generic.http import AsyncHttpConsumer
 from antiphon.layers import get_channel_layer
 from antiphon.testing import HttpCommunicator
-from tests.consumers.client import Client, until
-
-SCOPE = {"type": "http", "method": "GET"}
-
-
-def request(client: Client, body: bytes = b"", *, more: bool = False) -> None:
-    client.put({"type": "http.request", "body": body, "more_body": more})
+from tests.consumers.client import HTTP, Client, until
 
 
 async def test_a_response_has_status_headers_and_body() -> None:
@@ -49,10 +44,10 @@ async def test_the_body_is_gathered_before_handle_is_called() -> None:
         async def handle(self, body: bytes) -> None:
             await self.send_response(200, body)
 
-    async with Client(App.as_asgi(), SCOPE) as client:
-        request(client, b"one ", more=True)
-        request(client, b"", more=True)
-        request(client, b"two")
+    async with Client(App.as_asgi(), HTTP) as client:
+        client.request(b"one ", more=True)
+        client.request(b"", more=True)
+        client.request(b"two")
         await client.next()
         assert (await client.next())["body"] == b"one two"
         await client.ended()
@@ -65,10 +60,10 @@ async def test_a_large_body_passes_the_bounded_inbox() -> None:
         async def handle(self, body: bytes) -> None:
             await self.send_response(200, str(len(body)).encode())
 
-    async with Client(App.as_asgi(), SCOPE) as client:
+    async with Client(App.as_asgi(), HTTP) as client:
         for _ in range(50):
-            request(client, bytes(900), more=True)
-        request(client)
+            client.request(bytes(900), more=True)
+        client.request()
         await client.next()
         assert (await client.next())["body"] == b"45000"
 
@@ -100,8 +95,8 @@ async def test_layer_messages_are_handled_while_a_response_streams() -> None:
                 self.done.set()
 
     layer = get_channel_layer()
-    async with Client(App.as_asgi(), SCOPE) as client:
-        request(client)
+    async with Client(App.as_asgi(), HTTP) as client:
+        client.request()
         assert (await client.next())["type"] == "http.response.start"
         assert (await client.next())["body"] == b"begin\n"
         for n in (1, 2, 3):
@@ -109,106 +104,6 @@ async def test_layer_messages_are_handled_while_a_response_streams() -> None:
         assert [(await client.next())["body"] for _ in range(4)] == [b"1\n", b"2\n", b"3\n", b"end\n"]
         await client.ended()
     assert layer.groups == {}
-
-
-async def test_a_client_that_goes_cancels_handle_and_disconnect_runs_once() -> None:
-    log: list[str] = []
-
-    class App(AsyncHttpConsumer):
-        async def handle(self, body: bytes) -> None:
-            await self.join("events")
-            await self.send_headers()
-            try:
-                while True:
-                    await self.send_body(b"x", more_body=True)
-                    await asyncio.sleep(0.002)
-            finally:
-                log.append("cancelled")
-
-        async def disconnect(self) -> None:
-            log.append("disconnect")
-
-    layer = get_channel_layer()
-    async with Client(App.as_asgi(), SCOPE) as client:
-        request(client)
-        await until(lambda: len(client.events) > 3)
-        client.vanish()
-        await client.ended()
-    assert log == ["cancelled", "disconnect"]
-    assert layer.groups == {}
-    assert not layer.channels
-
-
-async def test_the_groups_of_a_stream_are_left_at_once_when_its_client_goes() -> None:
-    class App(AsyncHttpConsumer):
-        async def handle(self, body: bytes) -> None:
-            await self.join("events")
-            await self.send_headers()
-            await asyncio.sleep(3600)
-
-        async def stuck(self, message: dict[str, Any]) -> None:
-            await gate.wait()
-
-    gate = asyncio.Event()
-    layer = get_channel_layer()
-    async with Client(App.as_asgi(), SCOPE) as client:
-        request(client)
-        await client.next()
-        await layer.group_send("events", {"type": "stuck"})
-        await asyncio.sleep(0.01)
-        client.vanish()
-        await until(lambda: layer.groups == {})
-        gate.set()
-        await client.ended()
-
-
-async def test_work_after_the_final_body_completes() -> None:
-    log: list[str] = []
-
-    class App(AsyncHttpConsumer):
-        async def handle(self, body: bytes) -> None:
-            await self.send_response(202, b"accepted")
-            await asyncio.sleep(0.05)
-            log.append("worked")
-
-        async def disconnect(self) -> None:
-            log.append("disconnect")
-
-    async with Client(App.as_asgi(), SCOPE) as client:
-        request(client)
-        await client.next()
-        await client.next()
-        client.vanish()  # what servers report once the response is out
-        await client.ended()
-    assert log == ["worked", "disconnect"]
-
-
-async def test_work_after_the_final_body_completes_although_a_layer_handler_was_cancelled_meanwhile() -> None:
-    log: list[str] = []
-
-    class App(AsyncHttpConsumer):
-        disconnect_grace_s = 0.05
-
-        async def handle(self, body: bytes) -> None:
-            await self.join("events")
-            await self.send_response(202, b"accepted")
-            log.append("worked")
-
-        async def stuck(self, message: dict[str, Any]) -> None:
-            log.append("stuck")
-            await asyncio.sleep(3600)
-
-        async def disconnect(self) -> None:
-            log.append("disconnect")
-
-    async with Client(App.as_asgi(), SCOPE) as client:
-        request(client)
-        await client.next()
-        await get_channel_layer().group_send("events", {"type": "stuck"})
-        client.vanish()
-        await client.ended()
-    assert log.count("disconnect") == 1
-    assert "worked" in log
 
 
 async def test_an_error_in_handle_is_a_500_and_one_log_record(caplog: pytest.LogCaptureFixture) -> None:
@@ -221,8 +116,8 @@ async def test_an_error_in_handle_is_a_500_and_one_log_record(caplog: pytest.Log
         async def disconnect(self) -> None:
             ended.append("disconnect")
 
-    async with Client(App.as_asgi(), SCOPE) as client:
-        request(client)
+    async with Client(App.as_asgi(), HTTP) as client:
+        client.request()
         assert (await client.next())["status"] == 500
         assert (await client.next())["body"] == b"Internal Server Error"
         await client.ended()
@@ -242,8 +137,8 @@ async def test_an_error_in_the_middle_of_a_stream_ends_it_without_a_second_respo
             await self.send_body(b"half", more_body=True)
             raise LookupError
 
-    async with Client(App.as_asgi(), SCOPE) as client:
-        request(client)
+    async with Client(App.as_asgi(), HTTP) as client:
+        client.request()
         await client.ended()
     assert [event["type"] for event in client.events] == ["http.response.start", "http.response.body"]
     assert len(caplog.records) == 1
@@ -269,8 +164,8 @@ async def test_an_error_in_a_layer_handler_ends_the_request_with_500_and_cancels
             log.append("disconnect")
 
     layer = get_channel_layer()
-    async with Client(App.as_asgi(), SCOPE) as client:
-        request(client)
+    async with Client(App.as_asgi(), HTTP) as client:
+        client.request()
         await until(lambda: layer.groups)
         await layer.group_send("events", {"type": "event"})
         assert (await client.next())["status"] == 500
@@ -290,125 +185,3 @@ async def test_under_a_test_communicator_what_handle_raises_is_raised() -> None:
 async def test_a_class_without_handle_says_what_is_missing() -> None:
     with pytest.raises(NotImplementedError, match="must provide a handle"):
         await HttpCommunicator(AsyncHttpConsumer.as_asgi(), "GET", "/").get_response()
-
-
-async def test_stop_consumer_in_handle_ends_the_request() -> None:
-    ended: list[str] = []
-
-    class App(AsyncHttpConsumer):
-        async def handle(self, body: bytes) -> None:
-            await self.send_response(200, b"")
-            raise StopConsumer
-
-        async def disconnect(self) -> None:
-            ended.append("disconnect")
-
-    async with Client(App.as_asgi(), SCOPE) as client:
-        request(client)
-        await client.ended()
-    assert ended == ["disconnect"]
-
-
-async def test_a_client_that_goes_before_its_body_is_complete_never_reaches_handle() -> None:
-    log: list[str] = []
-
-    class App(AsyncHttpConsumer):
-        async def handle(self, body: bytes) -> None:
-            log.append("handle")
-
-        async def disconnect(self) -> None:
-            log.append("disconnect")
-
-    async with Client(App.as_asgi(), SCOPE) as client:
-        request(client, b"half", more=True)
-        client.vanish()
-        await client.ended()
-    assert log == ["disconnect"]
-
-
-async def test_cancelling_the_request_from_outside_cancels_handle_and_is_not_swallowed() -> None:
-    log: list[str] = []
-
-    class App(AsyncHttpConsumer):
-        async def handle(self, body: bytes) -> None:
-            await self.send_headers()
-            try:
-                await asyncio.sleep(3600)
-            finally:
-                log.append("cancelled")
-
-        async def disconnect(self) -> None:
-            log.append("disconnect")
-
-    async with Client(App.as_asgi(), SCOPE) as client:
-        request(client)
-        await client.next()
-        client.task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await client.ended()
-    assert log == ["cancelled", "disconnect"]
-
-
-async def test_a_clean_up_of_handle_that_hangs_does_not_keep_the_request(caplog: pytest.LogCaptureFixture) -> None:
-    log: list[str] = []
-
-    class App(AsyncHttpConsumer):
-        disconnect_grace_s = 0.05
-
-        async def handle(self, body: bytes) -> None:
-            await self.send_headers()
-            try:
-                await asyncio.sleep(3600)
-            finally:
-                await asyncio.sleep(3600)
-
-        async def disconnect(self) -> None:
-            log.append("disconnect")
-
-    async with Client(App.as_asgi(), SCOPE) as client:
-        request(client)
-        await client.next()
-        client.vanish()
-        await client.ended()
-    assert log == ["disconnect"]
-
-
-async def test_what_a_cancelled_handle_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    class App(AsyncHttpConsumer):
-        async def handle(self, body: bytes) -> None:
-            await self.send_headers()
-            try:
-                await asyncio.sleep(3600)
-            finally:
-                raise LookupError("while cleaning up")
-
-    async with Client(App.as_asgi(), SCOPE) as client:
-        request(client)
-        await client.next()
-        client.vanish()
-        await client.ended()
-    assert "while cleaning up" in caplog.text
-
-
-async def test_close_channel_ends_a_stream() -> None:
-    log: list[str] = []
-
-    class App(AsyncHttpConsumer):
-        async def handle(self, body: bytes) -> None:
-            await self.send_headers()
-            try:
-                await asyncio.sleep(3600)
-            finally:
-                log.append("cancelled")
-
-        async def disconnect(self) -> None:
-            log.append("disconnect")
-
-    layer = get_channel_layer()
-    async with Client(App.as_asgi(), SCOPE) as client:
-        request(client)
-        await client.next()
-        (channel,) = layer.channels
-        await layer.close_channel(channel)
-        await client.ended()
-    assert log == ["cancelled", "disconnect"]

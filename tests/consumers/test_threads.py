@@ -259,7 +259,7 @@ def test_connections_of_a_busy_thread_are_closed_at_most_once_an_interval(monkey
     limit_s = time.monotonic() + 30
     while len(times) < 4 and time.monotonic() < limit_s:
         pool.submit(time.sleep, 0.01).result(30)
-    assert len(times) == 4
+    assert len(times) >= 4
     pool.shutdown()
     assert all(later - earlier >= 0.09 for earlier, later in pairwise(times))
 
@@ -308,7 +308,7 @@ def test_threads_start_as_they_are_needed_and_idle_ones_are_used_again() -> None
         assert eventually(lambda: "1 idle" in repr(pool))
     assert repr(pool) == "<SyncPool 1/4 threads, 1 idle>"
     gate = threading.Event()
-    jobs: list[Future[bool]] = [pool.submit(gate.wait, 5) for _ in range(12)]
+    jobs: list[Future[bool]] = [pool.submit(gate.wait, 30) for _ in range(12)]
     assert repr(pool) == "<SyncPool 4/4 threads, 0 idle>"
     gate.set()
     assert all(job.result(30) for job in jobs)
@@ -328,7 +328,7 @@ def test_jobs_submitted_at_the_same_time_get_a_thread_each() -> None:
 def test_errors_and_cancelled_jobs_leave_the_threads_at_work() -> None:
     pool = SyncPool(1)
     gate = threading.Event()
-    pool.submit(gate.wait, 5)
+    pool.submit(gate.wait, 30)
     late = pool.submit(int)
     assert late.cancel()
     gate.set()

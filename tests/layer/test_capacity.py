@@ -10,6 +10,7 @@ import pytest
 from antiphon.exceptions import ChannelFull
 from tests.layer.conftest import Make
 from tests.layer.members import HELLO, members, numbered, waits
+from tests.waiting import until
 
 
 async def test_a_full_channel_refuses_the_next_message_and_takes_it_after_a_receive(make: Make) -> None:
@@ -139,9 +140,7 @@ async def test_a_channel_that_nobody_reads_for_expiry_seconds_leaves_its_groups_
     [read] = await members(layer, "g", 1)
     reader = asyncio.create_task(layer.receive(read))
     await layer.group_send("other", HELLO)
-    async with asyncio.timeout(30):
-        while layer.stats()["idle_channels"] == 0:  # noqa: ASYNC110  -- a counter has no event
-            await asyncio.sleep(0.02)
+    await until(lambda: layer.stats()["idle_channels"])
     assert await layer.group_channels("g") == [read]
     assert gone not in await layer.group_channels("g")
     assert layer.stats()["idle_channels"] == 1

@@ -180,6 +180,7 @@ def test_a_node_that_stands_still_is_unreachable_after_the_time_out(
     assert "Not every node answered 'close_identity' within 0.5 s: 1 did" in caplog.text
     assert questions(here.layer) == 0
     free.set()
+    here.layer.timeout_s = 100
     # It goes on, and does what it was asked to: the close is not lost, nor does a late answer disturb anybody.
     assert eventually(lambda: closes == ["revoked"])
     count = here.run(here.layer.group_count("g"))

@@ -152,7 +152,7 @@ async def test_a_message_moved_to_another_group_is_refused_and_nothing_else_is(
     await layer.group_send("poor", {"type": "t", "n": 1})
     taken: list[bytes] = []
     while not taken:
-        event = listener.get_message(timeout=1)
+        event = listener.get_message(timeout=30)
         assert event is not None
         taken += [event["data"]] if event["type"] == "message" else []
     assert (await received(layer, channel))["n"] == 1

@@ -1,4 +1,4 @@
-"""Values that an option cannot take, values that are taken with a word of warning, and what a refusal tells to do."""
+"""Values that an option cannot take, values that are taken with a word of warning, and what a failure tells to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from antiphon.exceptions import EngineUnavailable, OptionError
 from antiphon.layer import redis as layer_module
 from antiphon.layers import EmbeddedChannelLayer, InMemoryChannelLayer, RedisChannelLayer
 from antiphon.testing.faults import ValkeyServer, free_port
+from tests.waiting import until
 
 SENTINEL = {"master_name": "m", "sentinels": [("a", 26379)]}
 LAYERS = (InMemoryChannelLayer, EmbeddedChannelLayer, RedisChannelLayer)
@@ -33,13 +33,6 @@ def untold(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-
-
-async def until(fits: Callable[[], bool], limit_s: float = 15.0) -> None:
-    deadline = monotonic() + limit_s
-    while not fits():
-        assert monotonic() < deadline, "it did not come to pass"
-        await asyncio.sleep(0.02)
 
 
 # --- refused

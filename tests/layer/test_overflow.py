@@ -14,11 +14,8 @@ from antiphon.layer.drops import Drop, Drops
 from antiphon.layer.mailbox import Mailbox
 from antiphon.layers import InMemoryChannelLayer
 from tests.layer.conftest import Make
+from tests.layer.members import numbered
 from tests.waiting import until
-
-
-def numbered(n: int) -> dict[str, Any]:
-    return {"type": "t", "n": n}
 
 
 async def member(layer: InMemoryChannelLayer, group: str, **options: Any) -> Mailbox:

@@ -2,8 +2,9 @@
 
 On one connection TCP delivers or breaks, so nothing is counted to find a loss: a connection that broke, or was
 silent too long, or led to a server that is primary no more, may have lost what was published between the last sign of
-life and the confirmed resubscription, and nothing else. What is subscribed is in ``subscriptions.py``, what waits to be
-published in ``outbox.py``, how a silent server is found out in ``heartbeat.py``.
+life and the confirmed resubscription, or, where the primary has moved, until the last sender has heard of it. What is
+subscribed is in ``subscriptions.py``, what waits to be published in ``outbox.py``, how a silent server is found out in
+``heartbeat.py``.
 """
 
 from __future__ import annotations

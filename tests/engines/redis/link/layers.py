@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from antiphon.engines.redis.link import Link
 from antiphon.layer.redis import RedisChannelLayer
 from antiphon.testing.faults import ValkeyServer
 from tests.waiting import until
@@ -31,6 +32,13 @@ async def heard(layer: RedisChannelLayer, channel: str, wait_s: float = 0.3) -> 
         await layer.health()
         wait_s = 0.05
     return found
+
+
+def link_of(layer: RedisChannelLayer) -> Link:
+    [node] = layer._nodes.values()
+    [link] = node.engine.links  # type: ignore[attr-defined]  # a RedisEngine
+    assert isinstance(link, Link)
+    return link
 
 
 async def up(layer: RedisChannelLayer, limit_s: float = 30.0) -> None:

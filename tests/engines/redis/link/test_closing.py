@@ -11,8 +11,7 @@ import pytest
 from antiphon.exceptions import EngineUnavailable
 from antiphon.testing.faults import ValkeyServer
 from tests.engines.redis.link.layers import MakeLayer, down, heard, member
-
-FOR_EVER_S = 1000.0
+from tests.waiting import FOR_EVER_S
 
 
 async def test_closing_lets_what_was_sent_through_and_leaves_no_task(

@@ -13,9 +13,7 @@ from antiphon.engines.redis.outbox import publish_command
 from antiphon.exceptions import EngineUnavailable
 from antiphon.testing.faults import Proxy, ValkeyServer
 from tests.engines.redis.link.layers import MakeLayer, down, heard, member
-from tests.waiting import until
-
-FOR_EVER_S = 1000.0
+from tests.waiting import FOR_EVER_S, until
 
 
 async def test_a_message_crosses_from_one_layer_to_another_once(valkey: ValkeyServer, make_layer: MakeLayer) -> None:

@@ -8,20 +8,10 @@ import time
 import pytest
 
 from antiphon.engines.redis import link as links
-from antiphon.engines.redis.link import Link
 from antiphon.layer.redis import RedisChannelLayer
 from antiphon.testing.faults import Proxy, ValkeyServer
-from tests.engines.redis.link.layers import MakeLayer, down, heard, member
-from tests.waiting import until
-
-FOR_EVER_S = 1000.0
-
-
-def link_of(layer: RedisChannelLayer) -> Link:
-    (node,) = layer._nodes.values()
-    (link,) = node.engine.links  # type: ignore[attr-defined]  # a RedisEngine
-    assert isinstance(link, Link)
-    return link
+from tests.engines.redis.link.layers import MakeLayer, down, heard, link_of, member
+from tests.waiting import FOR_EVER_S, until
 
 
 def send(layer: RedisChannelLayer, n: int) -> asyncio.Future[int | None]:
@@ -43,6 +33,7 @@ async def test_what_waited_for_a_restarted_server_waits_for_the_other_nodes_too(
     own_valkey: ValkeyServer, make_layer: MakeLayer, monkeypatch: pytest.MonkeyPatch, clients_since: int
 ) -> None:
     monkeypatch.setattr(links, "BACKOFF_S", (0.02, 0.02))  # the others need not their longest pause
+    monkeypatch.setattr(links, "SETTLE_S", 2.0)
     clients_come_and_go(own_valkey, 50)
     with Proxy(own_valkey.url) as proxy:
         sender, receiver = make_layer(own_valkey.url), make_layer(proxy.url)

@@ -17,9 +17,7 @@ from antiphon.envelope import MESSAGE, mark_again, pack
 from antiphon.exceptions import EngineUnavailable
 from antiphon.testing.faults import ValkeyServer
 from tests.engines.redis.publisher.publishing import Listener, Lua, publishing
-from tests.waiting import eventually
-
-FOR_EVER_S = 1000.0
+from tests.waiting import FOR_EVER_S, eventually
 
 
 @pytest.mark.parametrize("told", [True, False])

@@ -13,6 +13,7 @@ from antiphon.engines.redis.engine import RedisEngine
 from antiphon.engines.redis.hosts import parse_hosts
 from antiphon.testing.faults import ValkeyCluster, ValkeyServer
 from tests.engines.redis.queue.readers import Make, Sink
+from tests.waiting import until
 
 
 @pytest.fixture(params=["valkey", "redis7", "cluster", "shards"])
@@ -36,9 +37,7 @@ async def make(fresh_prefix: str) -> AsyncIterator[Make]:
         engine = RedisBus(parse_hosts(options.pop("hosts")), **options).node_engine()
         engine.attach(Sink(), asyncio.get_running_loop(), f"node{len(engines)}")
         engines.append(engine)
-        async with asyncio.timeout(30):
-            while not engine.links or not all(link.up for link in engine.links):  # noqa: ASYNC110  # no event for all
-                await asyncio.sleep(0.005)
+        await until(lambda: engine.links and all(link.up for link in engine.links))
         return engine
 
     yield make

@@ -1,4 +1,4 @@
-"""The table of worker channels in groups, read while it changes: whoever asks then waits for what is true, and no loop stands."""
+"""The table of worker channels in groups, read while it changes: who asks waits for what is true, and no loop stands."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from antiphon.testing.faults import ValkeyServer
 from tests.engines.redis.queue.readers import Make, put, soon
+from tests.waiting import until
 
 READER = """
 import asyncio, sys
@@ -74,9 +75,7 @@ async def test_two_processes_get_each_message_once(
                 found.append((name, (await process.stdout.readline()).decode().strip()))
 
         tasks = [asyncio.create_task(collect(one, "p1")), asyncio.create_task(collect(two, "p2"))]
-        async with asyncio.timeout(30):
-            while len(found) < 100:  # noqa: ASYNC110  # no event for it
-                await asyncio.sleep(0.01)
+        await until(lambda: len(found) >= 100)
         await asyncio.sleep(0.1)
         for task in tasks:
             task.cancel()

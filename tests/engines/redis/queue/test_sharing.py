@@ -12,6 +12,7 @@ import pytest
 from antiphon.engines.base import Leased, QueueEngine
 from antiphon.engines.redis.engine import RedisEngine
 from tests.engines.redis.queue.readers import LONG_S, Make, nothing_comes, put, soon
+from tests.waiting import until
 
 
 async def test_messages_come_in_order_with_their_topic_and_a_first_delivery(place: dict[str, Any], make: Make) -> None:
@@ -63,9 +64,7 @@ async def test_two_nodes_share_a_queue_and_each_message_goes_to_one(place: dict[
     tasks = [asyncio.create_task(read(engine)) for engine in readers for _ in range(2)]
     await asyncio.sleep(0.1)
     await put(sender, "q", *(b"%d" % n for n in range(100)))
-    async with asyncio.timeout(30):
-        while len(found) < 100:  # noqa: ASYNC110  # no event for it
-            await asyncio.sleep(0.01)
+    await until(lambda: len(found) >= 100)
     await asyncio.sleep(0.05)
     for task in tasks:
         task.cancel()

@@ -12,8 +12,7 @@ import pytest
 from antiphon.engines.redis import desk as desks
 from antiphon.engines.redis.engine import RedisEngine
 from tests.engines.redis.queue.readers import Make, all_wait, put, soon
-
-FOR_EVER_S = 1000.0
+from tests.waiting import FOR_EVER_S
 
 
 async def test_a_waiting_reader_is_woken_and_not_found_by_its_next_look(

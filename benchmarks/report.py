@@ -1,0 +1,172 @@
+"""What a run of the harness found: on which machine, each figure's median, each ratio, and whether it is in bounds."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+__all__ = ["BUSY_MIN", "Ratio", "Round", "commit", "machine", "measure", "medians", "save", "tell"]
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+# A block that says it was "busy" for less of its time shared its core with somebody.
+BUSY_MIN = 0.92
+
+# {case: {figure: number}} of blocks that ran one after the other.
+Round: TypeAlias = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A figure of one case over the same figure of another: the median of the rounds, with its floor and ceiling.
+
+    ``to`` may name several cases: in each round, the one with the largest figure counts. Without it, the figure itself
+    is what is bounded. Without bounds, it is only told.
+    """
+
+    name: str
+    of: str
+    to: str | tuple[str, ...]
+    figure: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def bound(self) -> str:
+        """Return the floor and ceiling in words."""
+        floor = [] if self.at_least is None else [f">= {self.at_least:g}"]
+        ceiling = [] if self.at_most is None else [f"<= {self.at_most:g}"]
+        return ", ".join(floor + ceiling)
+
+    def holds(self, value: float) -> bool:
+        """Say whether ``value`` is within it."""
+        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
+
+
+# What it ran on
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures depend on: processor, cores, memory, system, Python, load."""
+    found: dict[str, Any] = {
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+    }
+    if (cpuinfo := Path("/proc/cpuinfo")).exists():
+        models = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        found["cpu"] = models[0] if models else found["cpu"]
+    if (meminfo := Path("/proc/meminfo")).exists():
+        found["memory_mib"] = int(meminfo.read_text().split()[1]) // 1024
+    if hasattr(os, "getloadavg"):
+        # Much above the one core in use here, and others were at work.
+        found["load_1min"] = round(os.getloadavg()[0], 2)
+    return found
+
+
+def commit() -> str | None:
+    """Return the commit of this checkout, with ``+`` when files differ from it; None where that is not known."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    head = subprocess.run([git, "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if head.returncode:
+        return None
+    dirty = subprocess.run([git, "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    return head.stdout.strip() + ("+" if dirty.strip() else "")
+
+
+# What it found
+
+
+def medians(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
+    """Return {case: {figure: median over the rounds}}."""
+    return {
+        case: {figure: statistics.median(each[case][figure] for each in rounds) for figure in figures}
+        for case, figures in rounds[0].items()
+    }
+
+
+def measure(ratio: Ratio, rounds: Sequence[Round]) -> tuple[float, float, float]:
+    """Return a ratio's median over the rounds, its smallest and its largest. Both numbers are of the same round."""
+    to = (ratio.to,) if isinstance(ratio.to, str) else ratio.to
+    values = [
+        each[ratio.of][ratio.figure] / (max(each[case][ratio.figure] for case in to) if to else 1) for each in rounds
+    ]
+    return statistics.median(values), min(values), max(values)
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as text: the first column to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def show(value: float) -> str:
+    """Return a figure with three or four digits that matter."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def save(name: str, record: Mapping[str, Any], now: dt.datetime) -> Path:
+    """Keep the raw samples of a run; git ignores them."""
+    path = HERE / "results" / f"{name}-{now:%Y%m%dT%H%M%SZ}.local.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    return path
+
+
+def tell(name: str, record: Mapping[str, Any], ratios: Sequence[Ratio], path: Path) -> int:
+    """Print what was found; return the exit code, 1 when a ratio is outside its bound. The last line has all ratios."""
+    raw, middle = record["rounds"], record["medians"]
+    measured = {ratio.name: measure(ratio, raw) for ratio in ratios}
+    print(
+        f"{name}, {record['date']}, commit {record['commit']}, {len(raw)} rounds{', quick' if record['quick'] else ''}"
+    )
+    print(", ".join(f"{key} {value}" for key, value in record["machine"].items()))
+    for side, found in record["versions"].items():
+        print(f"{side}: " + ", ".join(f"{package} {version}" for package, version in found.items()))
+    figures = list(dict.fromkeys(figure for case in middle.values() for figure in case))
+    print()
+    print(
+        table(
+            [
+                ["median of the rounds", *figures],
+                *(
+                    [case, *(show(row[figure]) if figure in row else "" for figure in figures)]
+                    for case, row in middle.items()
+                ),
+            ]
+        )
+    )
+    print()
+    rows = [["ratio", "median", "least", "most", "bound", ""]]
+    for ratio in ratios:
+        value, least, most = measured[ratio.name]
+        met = "ok" if ratio.holds(value) else "MISSED"
+        rows.append([ratio.name, f"{value:.3g}", f"{least:.3g}", f"{most:.3g}", ratio.bound(), met])
+    print(table(rows))
+    blocks = [figures["busy"] for each in raw for figures in each.values() if "busy" in figures]
+    if disturbed := sum(busy < BUSY_MIN for busy in blocks):
+        print(
+            f"\n{disturbed} of {len(blocks)} blocks shared the core with other programs: rates are too low, ratios uncertain."
+        )
+    print(f"\nRaw samples: {path.relative_to(ROOT)}")
+    failed = [ratio.name for ratio in ratios if not ratio.holds(measured[ratio.name][0])]
+    summary = ", ".join(f"{r.name} {measured[r.name][0]:.3g} ({r.bound()})" for r in ratios if r.bound())
+    print(f"{name}: {summary}: {'MISSED ' + ', '.join(failed) if failed else 'all met'}")
+    return 1 if failed else 0

@@ -1,0 +1,235 @@
+"""How a request ends: work after the body, a client that goes, a cancellation, a close from outside."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from antiphon.exceptions import StopConsumer
+from antiphon.generic.http import AsyncHttpConsumer
+from antiphon.layers import get_channel_layer
+from tests.consumers.client import HTTP, Client, until
+
+
+async def test_a_client_that_goes_cancels_handle_and_disconnect_runs_once() -> None:
+    log: list[str] = []
+
+    class App(AsyncHttpConsumer):
+        async def handle(self, body: bytes) -> None:
+            await self.join("events")
+            await self.send_headers()
+            try:
+                while True:
+                    await self.send_body(b"x", more_body=True)
+                    await asyncio.sleep(0.002)
+            finally:
+                log.append("cancelled")
+
+        async def disconnect(self) -> None:
+            log.append("disconnect")
+
+    layer = get_channel_layer()
+    async with Client(App.as_asgi(), HTTP) as client:
+        client.request()
+        await until(lambda: len(client.events) > 3)
+        client.vanish()
+        await client.ended()
+    assert log == ["cancelled", "disconnect"]
+    assert layer.groups == {}
+    assert not layer.channels
+
+
+async def test_the_groups_of_a_stream_are_left_at_once_when_its_client_goes() -> None:
+    class App(AsyncHttpConsumer):
+        async def handle(self, body: bytes) -> None:
+            await self.join("events")
+            await self.send_headers()
+            await asyncio.sleep(3600)
+
+        async def stuck(self, message: dict[str, Any]) -> None:
+            await gate.wait()
+
+    gate = asyncio.Event()
+    layer = get_channel_layer()
+    async with Client(App.as_asgi(), HTTP) as client:
+        client.request()
+        await client.next()
+        await layer.group_send("events", {"type": "stuck"})
+        await asyncio.sleep(0.01)
+        client.vanish()
+        await until(lambda: layer.groups == {})
+        gate.set()
+        await client.ended()
+
+
+async def test_work_after_the_final_body_completes() -> None:
+    log: list[str] = []
+
+    class App(AsyncHttpConsumer):
+        async def handle(self, body: bytes) -> None:
+            await self.send_response(202, b"accepted")
+            await asyncio.sleep(0.05)
+            log.append("worked")
+
+        async def disconnect(self) -> None:
+            log.append("disconnect")
+
+    async with Client(App.as_asgi(), HTTP) as client:
+        client.request()
+        await client.next()
+        await client.next()
+        client.vanish()  # what servers report once the response is out
+        await client.ended()
+    assert log == ["worked", "disconnect"]
+
+
+async def test_work_after_the_final_body_completes_although_a_layer_handler_was_cancelled_meanwhile() -> None:
+    log: list[str] = []
+
+    class App(AsyncHttpConsumer):
+        disconnect_grace_s = 0.05
+
+        async def handle(self, body: bytes) -> None:
+            await self.join("events")
+            await self.send_response(202, b"accepted")
+            log.append("worked")
+
+        async def stuck(self, message: dict[str, Any]) -> None:
+            log.append("stuck")
+            await asyncio.sleep(3600)
+
+        async def disconnect(self) -> None:
+            log.append("disconnect")
+
+    async with Client(App.as_asgi(), HTTP) as client:
+        client.request()
+        await client.next()
+        await get_channel_layer().group_send("events", {"type": "stuck"})
+        client.vanish()
+        await client.ended()
+    assert log.count("disconnect") == 1
+    assert "worked" in log
+
+
+async def test_stop_consumer_in_handle_ends_the_request() -> None:
+    ended: list[str] = []
+
+    class App(AsyncHttpConsumer):
+        async def handle(self, body: bytes) -> None:
+            await self.send_response(200, b"")
+            raise StopConsumer
+
+        async def disconnect(self) -> None:
+            ended.append("disconnect")
+
+    async with Client(App.as_asgi(), HTTP) as client:
+        client.request()
+        await client.ended()
+    assert ended == ["disconnect"]
+
+
+async def test_a_client_that_goes_before_its_body_is_complete_never_reaches_handle() -> None:
+    log: list[str] = []
+
+    class App(AsyncHttpConsumer):
+        async def handle(self, body: bytes) -> None:
+            log.append("handle")
+
+        async def disconnect(self) -> None:
+            log.append("disconnect")
+
+    async with Client(App.as_asgi(), HTTP) as client:
+        client.request(b"half", more=True)
+        client.vanish()
+        await client.ended()
+    assert log == ["disconnect"]
+
+
+async def test_cancelling_the_request_from_outside_cancels_handle_and_is_not_swallowed() -> None:
+    log: list[str] = []
+
+    class App(AsyncHttpConsumer):
+        async def handle(self, body: bytes) -> None:
+            await self.send_headers()
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                log.append("cancelled")
+
+        async def disconnect(self) -> None:
+            log.append("disconnect")
+
+    async with Client(App.as_asgi(), HTTP) as client:
+        client.request()
+        await client.next()
+        client.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await client.ended()
+    assert log == ["cancelled", "disconnect"]
+
+
+async def test_a_clean_up_of_handle_that_hangs_does_not_keep_the_request(caplog: pytest.LogCaptureFixture) -> None:
+    log: list[str] = []
+
+    class App(AsyncHttpConsumer):
+        disconnect_grace_s = 0.05
+
+        async def handle(self, body: bytes) -> None:
+            await self.send_headers()
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                await asyncio.sleep(3600)
+
+        async def disconnect(self) -> None:
+            log.append("disconnect")
+
+    async with Client(App.as_asgi(), HTTP) as client:
+        client.request()
+        await client.next()
+        client.vanish()
+        await client.ended()
+    assert log == ["disconnect"]
+
+
+async def test_what_a_cancelled_handle_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class App(AsyncHttpConsumer):
+        async def handle(self, body: bytes) -> None:
+            await self.send_headers()
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                raise LookupError("while cleaning up")
+
+    async with Client(App.as_asgi(), HTTP) as client:
+        client.request()
+        await client.next()
+        client.vanish()
+        await client.ended()
+    assert "while cleaning up" in caplog.text
+
+
+async def test_close_channel_ends_a_stream() -> None:
+    log: list[str] = []
+
+    class App(AsyncHttpConsumer):
+        async def handle(self, body: bytes) -> None:
+            await self.send_headers()
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                log.append("cancelled")
+
+        async def disconnect(self) -> None:
+            log.append("disconnect")
+
+    layer = get_channel_layer()
+    async with Client(App.as_asgi(), HTTP) as client:
+        client.request()
+        await client.next()
+        (channel,) = layer.channels
+        await layer.close_channel(channel)
+        await client.ended()
+    assert log == ["cancelled", "disconnect"]
