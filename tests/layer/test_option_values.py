@@ -202,6 +202,29 @@ async def test_a_right_to_keys_that_is_missing_is_named(any_server: ValkeyServer
     await layer.close()
 
 
+async def test_a_password_that_is_missing_is_named(any_server: ValkeyServer) -> None:
+    any_server.command("CONFIG", "SET", "requirepass", "secret")
+    layer = RedisChannelLayer(hosts=[any_server.unix_url], timeout_s=0.5)
+    try:
+        with pytest.raises(EngineUnavailable, match=r"it wants a password: redis://:password@host\)\.$"):
+            await layer.group_send("g", {"type": "t"})
+        with pytest.raises(
+            EngineUnavailable, match=r"it wants a password: redis://:password@host\); nothing was sent$"
+        ):
+            await asyncio.to_thread(layer.publish_blocking, ["g:g"], layer.encode({"type": "t"}), None)
+    finally:
+        any_server.command("AUTH", "secret")
+        any_server.command("CONFIG", "SET", "requirepass", "")
+        await layer.close()
+
+
+async def test_a_cluster_that_is_none_is_named(any_server: ValkeyServer) -> None:
+    layer = RedisChannelLayer(hosts=[any_server.unix_url], cluster=True, timeout_s=0.5)
+    with pytest.raises(EngineUnavailable, match=r"\(it belongs to no cluster: remove the option 'cluster'\)$"):
+        await layer.group_send("g", {"type": "t"})
+    await layer.close()
+
+
 async def test_a_server_that_is_away_at_the_start_is_told_and_so_is_its_coming(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

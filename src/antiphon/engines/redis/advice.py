@@ -1,4 +1,4 @@
-"""What the text of a failure leaves open: which right is missing, and whether anything listens at all. Knows no link."""
+"""What the text of a failure leaves open: which right or password is missing, whether anything listens. Knows no link."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ __all__ = ["advised"]
 _WHERE = "SECURITY.md of Antiphon has the whole rule"
 # The server's text, with or without its code, which redis-py takes off; 6.2 says it in other words than 7.0.
 _DENIED = re.compile(r"no permissions to (?:access .*?(?P<what>channel|key)|run)", re.IGNORECASE)
-# A socket that does not exist, not any other file: those are named in the text.
+# Nobody listens: a socket that does not exist, not any other file: those are named in the text.
 _NOBODY = re.compile(
     rf"Err(?:no|or) {errno.ECONNREFUSED}\b|Connection refused|Errno {errno.ENOENT}\] [^:]*$|Error {errno.ENOENT} connecting"
 )
-_ADVICE = re.compile(r"\(its account needs |\(is the server running\?\)")
+_KNOWN = (
+    (_NOBODY, "is the server running?"),
+    (
+        re.compile("Authentication required|with the client already authenticated"),
+        "it wants a password: redis://:password@host",
+    ),
+    (re.compile("cluster support disabled"), "it belongs to no cluster: remove the option 'cluster'"),
+)
+_ADVICE = re.compile("|".join([r"\(its account needs ", *(re.escape(f"({advice})") for _, advice in _KNOWN)]))
 
 
 def advised(reason: str, prefix: str) -> str:
@@ -30,6 +38,5 @@ def advised(reason: str, prefix: str) -> str:
         channels, keys = f"&{prefix}:a1:*", f"~{prefix}:a1:*"
         what = {"channel": channels, "key": keys}.get((denied["what"] or "").lower())
         return f"{reason} (its account needs {what or f'that command, {keys} and {channels}'}; {_WHERE})"
-    if _NOBODY.search(reason):
-        return f"{reason} (is the server running?)"
-    return reason
+    advice = next((advice for pattern, advice in _KNOWN if pattern.search(reason)), None)
+    return f"{reason} ({advice})" if advice else reason

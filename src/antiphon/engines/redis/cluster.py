@@ -120,7 +120,7 @@ class ClusterRouter:
 
     def _give_up(self, future: asyncio.Future[None]) -> None:
         if not future.done():
-            future.set_exception(EngineUnavailable(f"no server of the cluster answers: {self.mapless}"))
+            future.set_exception(EngineUnavailable(f"the cluster's map cannot be read: {self.mapless}"))
 
     def unsubscribe(self, channels: list[bytes]) -> None:
         """End subscriptions."""
