@@ -84,7 +84,8 @@ def until_heard(speaker: Page, listener: Page, text: str) -> list[str]:
 
 
 def heard(view: View, text: str) -> None:
-    view.get_by_role("log").get_by_text(text, exact=True).wait_for()
+    # What is pale was said here, and the server has not said it yet.
+    view.get_by_role("log").locator("li:not(.pending)").get_by_text(text, exact=True).wait_for()
 
 
 def count(view: View, text: str) -> int:
@@ -269,12 +270,50 @@ def test_the_page_comes_back_by_itself_when_the_server_is_killed(arrive: Arrive,
     connected(ada)
     connected(grace)
     heard(ada, "Before")  # nobody reloaded
+    ada.locator(".gap").wait_for()
+    grace.locator(".gap").wait_for()
 
     # What could not be sent waits in its field.
     grace.get_by_role("button", name="Send", exact=True).click()
     heard(ada, "Typed in between")
     say(ada, "After")
     heard(grace, "After")
+
+
+def test_what_was_sent_and_never_heard_is_marked(arrive: Arrive) -> None:
+    page = sign_in(arrive().open("/"), "Ada")
+    say(page, "Heard")
+    heard(page, "Heard")
+    worker = process_of(page)
+    os.kill(worker, signal.SIGSTOP)
+    say(page, "Into the void")
+    page.locator(".pending", has_text="Into the void").wait_for()
+    os.kill(worker, signal.SIGKILL)
+    page.locator(".unsent", has_text="Into the void").get_by_text("Perhaps not sent").wait_for()
+    page.locator(".gap").wait_for()
+    say(page, "Again")
+    heard(page, "Again")
+    assert page.locator(".pending").count() == 0
+    assert page.locator(".unsent").count() == 1
+
+
+def test_notifications_stored_while_the_server_was_away_are_there_without_a_reload(arrive: Arrive, demo: Demo) -> None:
+    visitor = arrive()
+    visitor.expect_problem(r"WebSocket connection to .* failed|ERR_CONNECTION_REFUSED")
+    page = sign_in(visitor.open("/"), "Grace")
+    page.get_by_role("link", name="Notifications").click()
+    connected(page)
+    before = page.locator(".note").count()
+    demo.kill()
+    page.get_by_text("Reconnecting…").wait_for()
+    demo.manage("notify", "grace", "While you were away")
+    demo.start()
+    heard(page, "While you were away")
+    connected(page)
+    demo.manage("notify", "grace", "Since you are back")
+    heard(page, "Since you are back")
+    assert page.locator("#count").inner_text() == "2 new"
+    assert page.locator(".note").count() == before + 2
 
 
 def test_signing_out_closes_the_sockets_of_the_session_for_good(arrive: Arrive) -> None:

@@ -158,6 +158,7 @@ def test_long_secrets_are_nothing_to_warn_of(caplog: pytest.LogCaptureFixture) -
         ("the server closed the connection", "the server closed the connection"),
         ("[Errno 2] No such file or directory: '/usr/bin/x'", "[Errno 2] No such file or directory: '/usr/bin/x'"),
         ("[Errno 2] No such file or directory", "[Errno 2] No such file or directory (is the server running?)"),
+        ("MOVED 9 127.0.0.1:1", "MOVED 9 127.0.0.1:1 (it belongs to a cluster: is the option 'cluster' set?)"),
     ],
 )
 def test_a_reason_loses_its_full_stop_and_gains_advice_where_there_is_some(reason: str, expected: str) -> None:

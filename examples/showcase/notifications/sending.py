@@ -18,10 +18,10 @@ class Change(Exception):
 def notify(sender, recipient, text, source):
     """Store a notification and send it to its user; the message leaves when the row is committed, not before."""
     with transaction.atomic():
-        Notification.objects.create(sender=sender, recipient=recipient, text=text, source=source)
+        stored = Notification.objects.create(sender=sender, recipient=recipient, text=text, source=source)
         group_send(
             f"notifications_{recipient.pk}",
-            {"type": "notification", "sender": sender.username, "text": text, "source": source},
+            {"type": "notification", "id": stored.pk, "sender": sender.username, "text": text, "source": source},
         )
 
 

@@ -36,10 +36,10 @@ def send(request):
         return JsonResponse({"report": "Write a text first."}, status=400)
     if source == "view":
         notify(request.user, recipient, text, "view")
-        report = "The view has sent it."
+        report = "The view has stored it; the message is on its way."
     elif source == "command":
         call_command("notify", recipient.username, text, sender=request.user.username)
-        report = "The command has sent it."
+        report = "The command has stored it; the message is on its way."
     elif source in {"thread", "rollback"}:
         notify_from_thread(request.user, recipient, text, commit=source == "thread")
         report = "A thread has sent it, inside a transaction that is still open…"

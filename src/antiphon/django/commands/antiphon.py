@@ -200,7 +200,8 @@ async def _ask(layer: ChannelLayer, timeout_s: float) -> dict[str, Any]:
     health, infos = await asyncio.gather(_health(layer, timeout_s), _infos(layer, timeout_s))
     silent = [f"{link['server'] or link['name']} ({link['reason']})" for link in health["links"] if not link["up"]]
     if isinstance(infos, EngineUnavailable):
-        silent.append(f"the nodes, for the engine does not carry the question ({infos})")
+        if not silent:  # a link that is down says it better
+            silent.append(f"the nodes, for the engine does not carry the question ({infos})")
         infos = Described()
     elif not infos.complete:
         silent.append(f"a node that listens and said nothing for {timeout_s:g} s")

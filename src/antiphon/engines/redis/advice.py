@@ -20,6 +20,7 @@ _KNOWN = (
         re.compile("Authentication required|with the client already authenticated"),
         "it wants a password: redis://:password@host",
     ),
+    (re.compile("MOVED "), "it belongs to a cluster: is the option 'cluster' set?"),
     (re.compile("cluster support disabled"), "it belongs to no cluster: remove the option 'cluster'"),
 )
 _ADVICE = re.compile("|".join([r"\(its account needs ", *(re.escape(f"({advice})") for _, advice in _KNOWN)]))

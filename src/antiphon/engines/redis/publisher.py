@@ -194,7 +194,8 @@ class BlockingPublisher:
         try:
             self._polled = self._read_bound()
         except (EngineUnavailable, Severed, Undecided, NotPrimary, *DialError) as exc:
-            reason = advised(str(exc), self.prefix)
+            said = f"MOVED {exc}" if isinstance(exc, MovedError) else str(exc)  # redis-py takes the code off
+            reason = advised(said, self.prefix)
             logger.warning("Which worker channels belong to groups cannot be read now: %s", reason)
             self._polled = self._polled or last
         self._polled_at = now

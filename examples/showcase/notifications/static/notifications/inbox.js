@@ -1,4 +1,5 @@
-// The notifications page: shows what arrives, and posts the form to an ordinary Django view.
+// The notifications page: shows what arrives, and posts the form to an ordinary Django view. What arrived while the page
+// was away is in the database: it is fetched on return.
 
 import { clock, csrfToken, live } from "../stage/live.js";
 
@@ -12,14 +13,27 @@ let fresh = 0;
 
 live({
   onMessage(message) {
-    if (message.type === "notification") show(message);
+    if (message.type === "notification") show(note(message));
     else if (message.type === "report") report.textContent = message.text;
+  },
+  async onReturn() {
+    try {
+      const page = new DOMParser().parseFromString(await (await fetch(location.href)).text(), "text/html");
+      tellTime(page);
+      for (const item of [...page.querySelectorAll("#inbox .note")].reverse()) show(document.adoptNode(item));
+    } catch {
+      report.textContent = "What arrived while you were away could not be fetched: reload the page.";
+    }
   },
 });
 
-for (const time of document.querySelectorAll("time[datetime]")) time.textContent = clock(new Date(time.dateTime));
+tellTime(document);
 
-function show(message) {
+function tellTime(within) {
+  for (const time of within.querySelectorAll("time[datetime]")) time.textContent = clock(new Date(time.dateTime));
+}
+
+function note(message) {
   const text = document.createElement("p");
   text.textContent = message.text;
   const who = document.createElement("span");
@@ -31,9 +45,16 @@ function show(message) {
   origin.append(who, message.source, time);
 
   const item = document.createElement("li");
-  item.className = "note fresh";
+  item.className = "note";
   item.dataset.voice = message.sender;
+  item.dataset.id = message.id;
   item.append(text, origin);
+  return item;
+}
+
+function show(item) {
+  if (inbox.querySelector(`[data-id="${item.dataset.id}"]`)) return;
+  item.classList.add("fresh");
   inbox.prepend(item);
   while (inbox.children.length > INBOX_LIMIT) inbox.lastElementChild.remove();
   empty.hidden = true;

@@ -25,10 +25,11 @@ function isFinal(code) {
 /**
  * Keep a WebSocket open to the address in the page's `data-socket`, and show its state in `[data-status]`.
  *
- * `onMessage` gets each message, decoded from JSON. Returns `send(value)`, which is false when nothing was sent because
- * the socket is not open, and `close()`, after which it stays closed.
+ * `onMessage` gets each message, decoded from JSON; `onLoss` is called when the connection is lost, `onReturn` with the
+ * date of that when there is one again. Returns `send(value)`, which is false when nothing was sent because the socket is
+ * not open, and `close()`, after which it stays closed.
  */
-export function live({ onMessage }) {
+export function live({ onMessage, onLoss = () => {}, onReturn = () => {} }) {
   const address = new URL(document.querySelector("[data-socket]").dataset.socket, location.href);
   address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
   const status = document.querySelector("[data-status]");
@@ -37,6 +38,7 @@ export function live({ onMessage }) {
   let attempts = 0;
   let openedAt = 0;
   let finished = false;
+  let lost = null;
 
   function show(state, text) {
     status.dataset.status = state;
@@ -47,6 +49,8 @@ export function live({ onMessage }) {
   // In this demo the first frame of a connection names the process behind it.
   function name(process) {
     show("open", `Connected to process ${process}`);
+    if (lost) onReturn(lost);
+    lost = null;
   }
 
   function connect() {
@@ -64,6 +68,10 @@ export function live({ onMessage }) {
     };
     current.onclose = ({ code }) => {
       if (openedAt && performance.now() - openedAt > LASTED_MS) attempts = 0;
+      if (status.dataset.status === "open") {
+        lost ??= new Date();
+        onLoss();
+      }
       openedAt = 0;
       if (finished) return;
       if (isFinal(code)) {
@@ -104,9 +112,9 @@ export function live({ onMessage }) {
   };
 }
 
-/** Return a date's time of day as its reader writes it: 14:05. */
-export function clock(date) {
-  return date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+/** Return a date's time of day as its reader writes it: 14:05, or 14:05:33 with seconds. */
+export function clock(date, { seconds = false } = {}) {
+  return date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: seconds ? "2-digit" : undefined });
 }
 
 /** Return the token Django wants with a POST; read anew each time, because signing in changes it. */
