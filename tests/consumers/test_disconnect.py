@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from antiphon.generic.websocket import AsyncWebsocketConsumer
 from antiphon.layers import get_channel_layer
+from antiphon.types import Event
 from tests.consumers.client import Client, left, until
 
 
@@ -109,3 +112,43 @@ async def test_an_instance_is_gone_from_the_layer_while_nobody_waits_for_its_dis
             await leaves.connect()
         assert await stays.next_text() == "somebody left"
         assert leaves.texts == []
+
+
+class Forgetful(Client):
+    """As uvicorn, which forgets an accept when its client is just going."""
+
+    async def _send(self, event: Event) -> None:
+        raise RuntimeError(f"Expected ASGI message 'websocket.accept' but got {event['type']!r}.")
+
+
+async def test_a_client_that_goes_while_it_is_accepted_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    log: list[str] = []
+
+    class App(AsyncWebsocketConsumer):
+        async def connect(self) -> None:
+            await self.accept()
+            await self.send("Welcome")
+            log.append("connected")
+
+        async def disconnect(self, code: int) -> None:
+            log.append(f"gone {code}")
+
+    async with Forgetful(App.as_asgi()) as client:
+        client.put({"type": "websocket.connect"})
+        await until(lambda: log)
+        client.vanish()
+        await client.ended()
+    assert log == ["connected", "gone 1006"]
+    assert caplog.records == []
+
+
+async def test_what_a_server_refuses_for_another_reason_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    class App(AsyncWebsocketConsumer):
+        async def connect(self) -> None:
+            await self.base_send({"type": "websocket.wave"})
+
+    async with Forgetful(App.as_asgi()) as client:
+        client.put({"type": "websocket.connect"})
+        await until(lambda: caplog.records)
+        client.vanish()
+    assert "websocket.wave" in caplog.text

@@ -220,7 +220,6 @@ class Trial:
         kind: type[AsyncWebsocketConsumer] = Reader,
         pad: int = 0,
         told_limit_s: float = TOLD_LIMIT_S,
-        in_order: bool = True,
     ) -> None:
         self.row = row
         self.crowd = Crowd(hearing, kind)
@@ -229,7 +228,6 @@ class Trial:
         self.told_limit_s = told_limit_s
         self.back_s: float | None = None
         self.more_sends: list[Talker] = []
-        self.in_order = in_order
         self._each = each
         self._watch = LoopWatch(STALL_LIMIT_S)
         self._probe = 0
@@ -301,9 +299,7 @@ class Trial:
             for member in self.crowd.members:
                 heard = [n for n in member.got if n in talker.sends]
                 late = [n for n, after in pairwise(heard) if n > after]
-                assert not (late and self.in_order), (
-                    f"out of order in {member.group}: after {late}, of {heard}; {self.losses}"
-                )
+                assert not late, f"out of order in {member.group}: after {late}, of {heard}; {self.losses}"
         complaints = reconcile(self.row, sends, self.crowd.members, self.losses)
         self.row.stall_ms = self._watch.longest_stall_s * 1000
         groups = [loss for loss in self.losses if loss.group is not None]

@@ -42,11 +42,25 @@ def test_the_first_one_may_come_after_its_repetition() -> None:
     assert gate.duplicates == 2
 
 
-def test_what_was_not_sent_again_is_let_in_whatever_came_before() -> None:
+def test_what_comes_after_later_ones_of_its_lane_is_not_let_in_and_told() -> None:
     gate = Gate()
     assert admits(gate, note(6))
-    assert admits(gate, note(5))
-    assert gate.duplicates == 0
+    assert admits(gate, note(5, lane=2))
+    assert admits(gate, note(5), "g:elsewhere")
+    assert gate.late == {}
+    assert not admits(gate, pack(MESSAGE, 1, 5, 7_000_000, b"body"))
+    assert not admits(gate, pack(MESSAGE, 1, 4, 3_000_000, b"body"))
+    assert gate.late == {TOPIC: 3.0}
+    # Nor does it hide a repetition of what had come before it.
+    assert not admits(gate, mark_again(note(6)))
+    assert (gate.duplicates, admits(gate, note(7))) == (1, True)
+
+
+def test_a_late_one_is_known_when_its_lane_has_been_silent_for_a_generation() -> None:
+    gate = Gate()
+    assert all(gate.admit(at(lane, 2)) for lane in range(gates.LANES_MIN))
+    assert all(gate.admit(at(lane, 2, 1000.0)) for lane in range(1000, 1002))
+    assert not gate.admit(at(0, 1, 1001.0))
 
 
 def at(lane: int, n: int, now: float = 0.0, *, again: bool = False) -> HeadedEnvelope:

@@ -17,6 +17,9 @@ __all__ = ["Outlet"]
 logger = logging.getLogger("antiphon.consumer")
 
 CONNECTING, OPEN, CLOSED = 0, 1, 2
+# How uvicorn says that an event is out of order, and the events whose order is known here.
+_EXPECTED = "xpected ASGI message"
+_ORDERLY = frozenset(("websocket.accept", "websocket.send", "websocket.close"))
 
 
 class Outlet:
@@ -67,9 +70,17 @@ class Outlet:
             await self._send(event)
         except OSError as exc:
             # What servers raise when the client has gone (uvicorn: ClientDisconnected). The disconnect follows.
-            self.end()
-            self.late += 1
-            logger.debug("Dropped %s: %r", event.get("type"), exc)
+            self._dropped(event, exc)
+        except RuntimeError as exc:
+            # uvicorn forgets an accept whose client is just going, and takes what follows it for the first event.
+            if self.state == CONNECTING or _EXPECTED not in str(exc) or event["type"] not in _ORDERLY:
+                raise
+            self._dropped(event, exc)
+
+    def _dropped(self, event: Event, exc: Exception) -> None:
+        self.end()
+        self.late += 1
+        logger.debug("Dropped %s: %r", event.get("type"), exc)
 
     def _first(self, event: Event) -> None:
         kind = event["type"]

@@ -1,13 +1,15 @@
-"""What a node lets in of the bytes that other processes send: opened if sealed, and each message once. Knows no member.
+"""What a node lets in of the bytes that other processes send: opened if sealed, once, and in order. Knows no member.
 
 A message is sent again when nobody knows whether the first one arrived, and says so. The messages of one lane on one
 topic arrive in the order of their counts, so remembering the last count of each lane is enough to know one again. The
 first one may come after the second: what a server that was wedged finds in its sockets when it goes on. So the last
-count that was sent again is remembered, too.
+count that was sent again is remembered, too. One that nobody sent again and that comes after later ones is from a
+connection that its sender had given up; its sender went on without it, and so do we.
 """
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from ..envelope import FLAG_AGAIN, HeadedEnvelope
@@ -25,12 +27,17 @@ LANES_MIN, LANES_MAX = 64, 20_000
 
 
 class Gate:
-    """One node's gate. ``duplicates``: messages that were sent again and had arrived already."""
+    """One node's gate.
 
-    __slots__ = ("_again", "_before", "_cipher", "_keep_s", "_lanes", "_turned_s", "duplicates")
+    ``duplicates``: messages that were sent again and had arrived already. ``late``: {topic: when the first was sent} of
+    messages that came after later ones of their lane, for whoever tells of losses, and clears it.
+    """
+
+    __slots__ = ("_again", "_before", "_cipher", "_keep_s", "_lanes", "_turned_s", "duplicates", "late")
 
     def __init__(self, cipher: Cipher | None = None, keep_s: float = KEEP_S) -> None:
         self.duplicates = 0
+        self.late: dict[str, float] = {}
         self._cipher = cipher
         self._keep_s = max(keep_s, KEEP_S)
         # topic -> lane -> its last count; the generation before, and when it ended.
@@ -44,7 +51,7 @@ class Gate:
         return f"<Gate {len(self._lanes)} topics, {self.duplicates} duplicates>"
 
     def admit(self, envelope: HeadedEnvelope) -> bool:
-        """Open the body; False when this message has been here. Raises ValueError for one that is not ours."""
+        """Open the body; False when this message, or a later one, has been here. ValueError for one that is not ours."""
         payload, topic = envelope.payload, envelope.topic
         if self._cipher is not None:
             if not envelope.encrypted:
@@ -57,14 +64,21 @@ class Gate:
         except KeyError:
             lanes = self._lanes[topic] = {}
         lane, n = payload[4:12], payload[12:20]
+        last = lanes.get(lane)
+        if last is None:
+            last = self._before.get(topic, {}).get(lane, b"") if self._before else b""
         # Big endian: bytes compare as the numbers do.
         if payload[3] & FLAG_AGAIN:
             self._remember_again(topic, lane, n, envelope.arrived_s)
-            if (lanes.get(lane) or self._before.get(topic, {}).get(lane, b"")) >= n:
+            if last >= n:
                 self.duplicates += 1
                 return False
         elif self._again and self._again.get(topic, {}).get(lane, _NEVER)[0] >= n:
             self.duplicates += 1
+            return False
+        elif last > n:
+            sent_s = min(envelope.sent_us / 1e6, time.time())
+            self.late[topic] = min(sent_s, self.late.get(topic, sent_s))
             return False
         lanes[lane] = n
         if len(lanes) > LANES_MIN:

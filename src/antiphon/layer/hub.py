@@ -35,6 +35,8 @@ SLICE_S = 0.005
 WAKES_MAX = 256
 # How often the lag of a message is measured.
 SAMPLE_S = 0.005
+# Losses by messages that came late are told so long after the first, together.
+LATE_S = 0.2
 # Copies of one message on several topics are told apart for this many messages.
 _COPIES_MAX = 1024
 
@@ -68,6 +70,7 @@ class Hub:
         self.sample: Envelope | None = None  # whose lag the first reader is to measure
         self._sample_due_s = 0.0
         self._totals_due = False
+        self._late_due = False
         self._scheduled = False
         self._stepping = False  # a reader is handling: what it sends waits for its turn
 
@@ -156,6 +159,9 @@ class Hub:
         try:
             envelope = unpack(payload, topic, now)
             if self.gate is not None and not self.gate.admit(envelope):
+                if self.gate.late and not self._late_due:
+                    self._late_due = True
+                    self.loop.call_later(LATE_S, self._tell_late)
                 return
         except ValueError as exc:
             self._refuse(topic, exc)
@@ -196,6 +202,12 @@ class Hub:
         """Report what an engine may have missed."""
         if self.on_lost is not None:
             self.on_lost(topics, reason, good_until)
+
+    def _tell_late(self) -> None:
+        self._late_due = False
+        if self.gate is not None and self.gate.late:
+            late, self.gate.late = self.gate.late, {}
+            self.lost(late, "they came after later ones of their sender", min(late.values()))
 
     def link(self, name: str, up: bool) -> None:
         """Report a link's state."""
