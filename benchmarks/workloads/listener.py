@@ -1,6 +1,7 @@
 """The member that synchronous code sends to: a process of its own, on the server's core, and how the sender asks it.
 
-For a layer it is one stock chat consumer in the group; for redis-py alone a plain socket that has subscribed and reads.
+For a layer it is one stock chat consumer in the group, on uvloop as in a server; for redis-py alone a plain socket that has
+subscribed and reads.
 """
 
 from __future__ import annotations
@@ -31,7 +32,12 @@ class Listener:
     def __init__(self, channel: str | None = None) -> None:
         core = sides.PARAMETERS.get("server_core")
         self.process = subprocess.Popen(
-            [sys.executable, __file__, sides.SIDE, json.dumps({**sides.PARAMETERS, "channel": channel})],
+            [
+                sys.executable,
+                __file__,
+                sides.SIDE,
+                json.dumps({**sides.PARAMETERS, "loop": "uvloop", "channel": channel}),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
