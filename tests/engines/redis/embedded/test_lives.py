@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import stat
+import threading
 import time
 from pathlib import Path
 
@@ -153,20 +154,20 @@ def test_a_forked_child_is_a_user_of_its_own(house: House) -> None:
     assert eventually(lambda: not alive(server))
 
 
-async def test_while_it_is_started_and_found_the_loop_runs_on(house: House) -> None:
-    turns = 0
+async def test_while_it_is_started_and_found_the_loop_runs_on(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran_on = threading.Event()
+    prepare = house.here._prepare
 
-    async def watch() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0.001)
+    def wait_for_the_loop() -> None:
+        assert ran_on.wait(30), "the loop stood still"
+        prepare()
 
-    watching = asyncio.create_task(watch())
-    addresses = await asyncio.gather(*(house.here.find() for _ in range(5)))
-    watching.cancel()
-    assert {address.path for address in addresses} == {house.here.path}
-    assert turns > 20  # did each of the five hold up the loop, it would be about as many
+    monkeypatch.setattr(house.here, "_prepare", wait_for_the_loop)
+    finding = asyncio.gather(*(house.here.find() for _ in range(5)))
+    await asyncio.sleep(0.01)
+    assert not finding.done()
+    ran_on.set()
+    assert {address.path for address in await finding} == {house.here.path}
 
 
 def test_a_removed_folder_is_made_anew(house: House) -> None:
