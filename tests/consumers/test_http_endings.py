@@ -13,6 +13,27 @@ from antiphon.layers import get_channel_layer
 from tests.consumers.client import HTTP, Client, until
 
 
+class Stream(AsyncHttpConsumer):
+    """A response that goes on until it is cancelled; ``log`` says how it ended."""
+
+    def __init__(self, log: list[str]) -> None:
+        super().__init__()
+        self.log = log
+
+    async def handle(self, body: bytes) -> None:
+        await self.send_headers()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await self.clean_up()
+
+    async def clean_up(self) -> None:
+        self.log.append("cancelled")
+
+    async def disconnect(self) -> None:
+        self.log.append("disconnect")
+
+
 async def test_a_client_that_goes_cancels_handle_and_disconnect_runs_once() -> None:
     log: list[str] = []
 
@@ -149,19 +170,7 @@ async def test_a_client_that_goes_before_its_body_is_complete_never_reaches_hand
 
 async def test_cancelling_the_request_from_outside_cancels_handle_and_is_not_swallowed() -> None:
     log: list[str] = []
-
-    class App(AsyncHttpConsumer):
-        async def handle(self, body: bytes) -> None:
-            await self.send_headers()
-            try:
-                await asyncio.sleep(3600)
-            finally:
-                log.append("cancelled")
-
-        async def disconnect(self) -> None:
-            log.append("disconnect")
-
-    async with Client(App.as_asgi(), HTTP) as client:
+    async with Client(Stream.as_asgi(log=log), HTTP) as client:
         client.request()
         await client.next()
         client.task.cancel()
@@ -170,23 +179,16 @@ async def test_cancelling_the_request_from_outside_cancels_handle_and_is_not_swa
     assert log == ["cancelled", "disconnect"]
 
 
-async def test_a_clean_up_of_handle_that_hangs_does_not_keep_the_request(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_clean_up_of_handle_that_hangs_does_not_keep_the_request() -> None:
     log: list[str] = []
 
-    class App(AsyncHttpConsumer):
+    class Stubborn(Stream):
         disconnect_grace_s = 0.05
 
-        async def handle(self, body: bytes) -> None:
-            await self.send_headers()
-            try:
-                await asyncio.sleep(3600)
-            finally:
-                await asyncio.sleep(3600)
+        async def clean_up(self) -> None:
+            await asyncio.sleep(3600)
 
-        async def disconnect(self) -> None:
-            log.append("disconnect")
-
-    async with Client(App.as_asgi(), HTTP) as client:
+    async with Client(Stubborn.as_asgi(log=log), HTTP) as client:
         client.request()
         await client.next()
         client.vanish()
@@ -195,15 +197,11 @@ async def test_a_clean_up_of_handle_that_hangs_does_not_keep_the_request(caplog:
 
 
 async def test_what_a_cancelled_handle_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    class App(AsyncHttpConsumer):
-        async def handle(self, body: bytes) -> None:
-            await self.send_headers()
-            try:
-                await asyncio.sleep(3600)
-            finally:
-                raise LookupError("while cleaning up")
+    class Failing(Stream):
+        async def clean_up(self) -> None:
+            raise LookupError("while cleaning up")
 
-    async with Client(App.as_asgi(), HTTP) as client:
+    async with Client(Failing.as_asgi(log=[]), HTTP) as client:
         client.request()
         await client.next()
         client.vanish()
@@ -213,20 +211,8 @@ async def test_what_a_cancelled_handle_raises_is_logged(caplog: pytest.LogCaptur
 
 async def test_close_channel_ends_a_stream() -> None:
     log: list[str] = []
-
-    class App(AsyncHttpConsumer):
-        async def handle(self, body: bytes) -> None:
-            await self.send_headers()
-            try:
-                await asyncio.sleep(3600)
-            finally:
-                log.append("cancelled")
-
-        async def disconnect(self) -> None:
-            log.append("disconnect")
-
     layer = get_channel_layer()
-    async with Client(App.as_asgi(), HTTP) as client:
+    async with Client(Stream.as_asgi(log=log), HTTP) as client:
         client.request()
         await client.next()
         (channel,) = layer.channels
