@@ -12,7 +12,7 @@ CHROMIUM ?= $(firstword $(shell command -v chromium chromium-browser google-chro
 export CHROMIUM
 
 .DEFAULT_GOAL := setup
-.PHONY: help setup demo test check format matrix bench soak faults upstream stubtest lock clean
+.PHONY: help setup demo test check format matrix bench soak faults autobahn servers upstream stubtest lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -63,6 +63,12 @@ soak: $(VENV)/.ok  ## hours in minutes: leaks, losses (SOAK_S: seconds of each t
 faults: $(VENV)/.ok  ## the table of faults at full length: six minutes, real servers
 	FAULTS=full $(BIN)/python -m pytest -q -n 6 --dist loadgroup tests/faults $(ARGS)
 
+autobahn: $(VENV)/.ok  ## the Autobahn suite against our protocol class, where there is a Python 2.7: a minute or two
+	$(BIN)/python scripts/autobahn.py $(ARGS)
+
+servers: $(VENV)/.ok  ## the table of docs/servers.md: four minutes, real servers
+	$(BIN)/python scripts/servers.py $(ARGS)
+
 upstream: $(VENV)/.ok  ## Channels' own suite against us: make upstream CHANNELS=<checkout of 4.3.2>
 	$(BIN)/python scripts/upstream.py $(CHANNELS)
 
@@ -73,5 +79,5 @@ lock:  ## remake the locks: make lock ARGS=--upgrade
 	scripts/lock $(ARGS)
 
 clean:  ## remove what these commands made
-	rm -rf $(VENV) .matrix .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .matrix .autobahn .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -90,6 +90,24 @@ _TABLE = (
     ),
     Option("publish_retry_s", 2.0, lambda v: _positive(v) or v == 0, "seconds, 0 or more", "How long it is retried."),
     Option("ticket_max_age_s", 30, _positive, "seconds", "How old a one-use ticket may be."),
+    Option(
+        "send_buffer_limit",
+        1 << 16,
+        _count,
+        "a positive int",
+        "Bytes that may wait for a client that reads slowly, before its messages wait in its consumer's mailbox.",
+    ),
+    # Of antiphon.server alone.
+    Option("handshake_timeout_s", 5.0, _positive, "seconds", "How long the request for a connection may take."),
+    Option("accept_timeout_s", 5.0, _positive, "seconds", "How long an application may take to accept a WebSocket."),
+    Option("send_timeout_s", 30.0, _positive, "seconds", "How long a client may read nothing before it is cut off."),
+    Option("close_timeout_s", 10.0, _positive, "seconds", "How long a client may take to answer a close frame."),
+    Option(
+        "drain_s", 5.0, lambda v: _positive(v) or v == 0, "seconds, 0 or more", "Over what an ending server closes."
+    ),
+    Option("max_fragments", 100_000, _count, "a positive int", "Frames that one message of a client may come in."),
+    Option("max_headers", 100, _count, "a positive int", "Headers that a handshake may have."),
+    Option("deflate", False, lambda v: isinstance(v, bool), "True or False", "Whether to offer compression."),
     Option("allowed_origins", None, _optional(_names), "a list of origins, or None for ALLOWED_HOSTS", "Origin check."),
 )
 

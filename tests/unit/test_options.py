@@ -85,7 +85,7 @@ def test_a_right_value_is_taken(name: str, value: Any) -> None:
 def test_all_problems_of_a_mapping_are_told_and_near_misses_are_suggested() -> None:
     problems = options.validate({"sync_thread": 3, "zzz": 1, "rate_limit": "x", "sync_threads": 3})
     assert problems[0] == "unknown ANTIPHON option 'sync_thread'; did you mean 'sync_threads'?"
-    assert problems[1].startswith("unknown ANTIPHON option 'zzz'; known: allowed_origins, ")
+    assert problems[1].startswith("unknown ANTIPHON option 'zzz'; known: accept_timeout_s, allowed_origins, ")
     assert "rate_limit" in problems[2]
     assert len(problems) == 3
 

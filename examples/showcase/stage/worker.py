@@ -8,6 +8,7 @@ import sys
 from contextlib import contextmanager
 
 import uvicorn
+from antiphon.server import HTTPProtocol, WebSocketProtocol
 
 
 class Worker(uvicorn.Server):
@@ -60,6 +61,8 @@ def main(descriptor):
 
     config = uvicorn.Config(
         ASGIStaticFilesHandler(application),
+        http=HTTPProtocol,
+        ws=WebSocketProtocol,
         log_config=None,  # the project's LOGGING is in force
         access_log=False,
         timeout_graceful_shutdown=1,

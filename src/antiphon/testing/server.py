@@ -146,17 +146,17 @@ def _uvicorn(application: Any) -> uvicorn.Server:
         import uvicorn
     except ImportError as exc:
         raise MissingExtra.of("uvicorn", "server", "A live server") from exc
+    from ..server import HTTPProtocol, WebSocketProtocol
+
     config = uvicorn.Config(
         application,
-        ws="websockets-sansio",  # the one that reports an abrupt loss as 1006
+        http=HTTPProtocol,
+        ws=WebSocketProtocol,
         access_log=False,
         log_config=None,  # the logging of the tests stays as it is
         timeout_graceful_shutdown=GRACE_S,
     )
-    try:
-        config.load()
-    except ImportError as exc:
-        raise MissingExtra.of(exc.name or "websockets", "server", "A live server") from exc
+    config.load()
     return uvicorn.Server(config)
 
 

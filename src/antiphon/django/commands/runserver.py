@@ -66,8 +66,6 @@ class Command(runserver.Command):
         """Check that there is a server to run, and run it."""
         if find_spec("uvicorn") is None:
             raise CommandError(str(MissingExtra.of("uvicorn", "server", "runserver")))
-        if find_spec("websockets") is None and find_spec("wsproto") is None:
-            raise CommandError(str(MissingExtra.of("websockets", "server", "runserver")))
         if not getattr(settings, "ASGI_APPLICATION", None):
             raise CommandError(
                 'You must set settings.ASGI_APPLICATION, the dotted path of the application, such as "mysite.asgi.application".'
@@ -121,8 +119,12 @@ class Command(runserver.Command):
     def _serve(self, handler: ASGIApplication, listener: socket.socket) -> None:
         import uvicorn
 
+        from ...server import HTTPProtocol, WebSocketProtocol
+
         config = uvicorn.Config(
             handler,
+            http=HTTPProtocol,
+            ws=WebSocketProtocol,
             log_config=None,  # the project's LOGGING is in force already
             access_log=False,  # DevelopmentApplication writes Django's line
             timeout_graceful_shutdown=_GRACE_S,

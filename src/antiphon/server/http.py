@@ -1,0 +1,78 @@
+"""``HTTPProtocol``: uvicorn's HTTP, with a deadline for a request's head, and a straight way to our WebSockets.
+
+A connection that asks for nothing, or for something without ever finishing, is nobody's to close in uvicorn: its
+keep-alive time-out begins with the first answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.server import ServerState
+
+from .clock import clock_of
+from .protocol import WebSocketProtocol
+from .settings import settings_of
+
+__all__ = ["HTTPProtocol"]
+
+# Which class it is depends on what is installed: httptools, else h11.
+_Base: Any = AutoHTTPProtocol
+
+
+class HTTPProtocol(_Base):  # type: ignore[misc]  # see above
+    """HTTP on uvicorn: ``uvicorn --http antiphon.server:HTTPProtocol --ws antiphon.server:WebSocketProtocol``."""
+
+    deadline_s = 0.0
+    scope: Any
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._settings = settings_of(config)
+
+    def connection_made(self, transport: Any) -> None:
+        """Take over a transport, and wait for the head of its first request for so long."""
+        super().connection_made(transport)
+        clock_of(self.loop).watch(self, self._settings.handshake_timeout_s)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of the client."""
+        super().data_received(data)
+        if self.deadline_s and (self.cycle is not None or self.transport.get_protocol() is not self):
+            clock_of(self.loop).forget(self)  # its head was read; or it has become a WebSocket
+
+    def handle_websocket_upgrade(self, *args: Any) -> None:
+        """Hand the connection over: to our own class as it was parsed, not as text to be parsed again."""
+        if args or not (
+            isinstance(self.ws_protocol_class, type) and issubclass(self.ws_protocol_class, WebSocketProtocol)
+        ):
+            super().handle_websocket_upgrade(*args)  # h11 has parsed it into an event of its own
+        else:
+            self.connections.discard(self)
+            protocol = self.ws_protocol_class(
+                config=self.config, server_state=self.server_state, app_state=self.app_state
+            )
+            protocol.connection_made(self.transport)
+            protocol.take_request(self.url, self.scope)
+            self.transport.set_protocol(protocol)
+        # Or these would keep this object and its parser until the next sweep of the garbage collector.
+        self.flow = self.scope = self.headers = None
+        self.pipeline.clear()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Learn that the transport is gone."""
+        clock_of(self.loop).forget(self)
+        super().connection_lost(exc)
+
+    def overdue(self) -> None:
+        """Learn that no whole head has come in time."""
+        self.transport.close()
