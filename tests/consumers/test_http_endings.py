@@ -9,8 +9,9 @@ import pytest
 
 from antiphon.exceptions import StopConsumer
 from antiphon.generic.http import AsyncHttpConsumer
+from antiphon.layer.node import Node
 from antiphon.layers import get_channel_layer
-from tests.consumers.client import HTTP, Client, until
+from tests.consumers.client import HTTP, Client, until, user
 
 
 class Stream(AsyncHttpConsumer):
@@ -219,3 +220,32 @@ async def test_close_channel_ends_a_stream() -> None:
         await layer.close_channel(channel)
         await client.ended()
     assert log == ["cancelled", "disconnect"]
+
+
+async def test_a_user_closed_while_the_engine_is_awaited_never_reaches_handle(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+    joining, confirmed = asyncio.Event(), asyncio.Event()
+    join = Node.join
+
+    async def slow(self: Node, *args: Any) -> None:
+        joining.set()
+        await confirmed.wait()
+        await join(self, *args)
+
+    class App(Stream):
+        user_channel = True
+
+        async def handle(self, body: bytes) -> None:
+            log.append("handle")
+            await super().handle(body)
+
+    monkeypatch.setattr(Node, "join", slow)
+    client = Client(App.as_asgi(log=log), HTTP | {"user": user(1)})
+    async with client:
+        client.request()
+        await joining.wait()
+        assert await get_channel_layer().close_user(1) == 1
+        await until(lambda: client.scope["antiphon.connection"].gone)
+        confirmed.set()
+        await client.ended()
+    assert log == ["disconnect"]

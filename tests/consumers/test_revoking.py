@@ -159,7 +159,7 @@ async def test_close_channel_before_accept_denies_and_a_later_accept_is_dropped(
 
 
 async def test_a_server_that_never_reports_the_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("antiphon.consumers.connection.CLOSE_WAIT_S", 0.05)
+    monkeypatch.setattr("antiphon.consumers.ending.CLOSE_WAIT_S", 0.05)
     codes: list[int] = []
 
     class App(AsyncWebsocketConsumer):

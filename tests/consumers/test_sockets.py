@@ -299,7 +299,7 @@ async def test_a_server_that_stops_closes_its_sockets_with_1012_and_disconnect_r
 async def test_a_client_that_stops_reading_is_closed_as_slow_and_does_not_hold_its_consumer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("antiphon.consumers.connection.CLOSE_WAIT_S", 0.3)
+    monkeypatch.setattr("antiphon.consumers.ending.CLOSE_WAIT_S", 0.3)
     codes: list[int] = []
 
     class App(AsyncWebsocketConsumer):

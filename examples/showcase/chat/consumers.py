@@ -1,5 +1,6 @@
 """The chat: what one connection of a room says, every connection of the room hears."""
 
+from antiphon import relay
 from antiphon.generic.websocket import AsyncJsonWebsocketConsumer
 
 
@@ -24,5 +25,6 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
                     {"type": "chat_message", "sender": self.user.username, "text": text[:1000]},
                 )
 
-    async def chat_message(self, event):
-        await self.send_json({"sender": event["sender"], "text": event["text"]})
+    @relay  # the same for everybody in the room, so it runs once for all of them
+    def chat_message(event):
+        return {"sender": event["sender"], "text": event["text"]}

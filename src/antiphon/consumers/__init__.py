@@ -2,6 +2,7 @@
 
 from .base import AsyncConsumer, JoinResult, SyncConsumer
 from .http import AsyncHttpConsumer
+from .relay import Relay, relay
 from .websocket import (
     AsyncJsonWebsocketConsumer,
     AsyncWebsocketConsumer,
@@ -18,7 +19,9 @@ __all__ = [
     "Delivery",
     "JoinResult",
     "JsonWebsocketConsumer",
+    "Relay",
     "SyncConsumer",
     "WebsocketConsumer",
     "Worker",
+    "relay",
 ]

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, markcoroutinefunction
 
 from ..exceptions import InvalidChannelLayerError, JoinDenied
 from ..layer.registry import DEFAULT_CHANNEL_LAYER
@@ -19,6 +19,7 @@ from ..names import group_topic, require_group
 from ..types import Message, Receive, Scope, Send
 from .connection import Connection
 from .handlers import from_layer, get_handler_name, layer_handler
+from .relays import RelayTable
 from .threads import run_sync
 
 __all__ = ["AsyncConsumer", "JoinResult", "SyncConsumer", "get_handler_name"]
@@ -45,13 +46,14 @@ class _Application:
     def __repr__(self) -> str:
         return f"<ASGI application of {self.consumer_class.__qualname__}>"
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    # Marked in place of "async": the connection's own coroutine is handed out, where awaiting it in one of ours would
+    # keep one more for every idle connection.
+    @markcoroutinefunction
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         consumer = self.consumer_class(**self.consumer_initkwargs)
         if type(consumer).__call__ is AsyncConsumer.__call__:
-            # Not through its __call__: every idle connection would keep one more coroutine.
-            await consumer._antiphon_run(scope, receive, send)
-        else:
-            await consumer(scope, receive, send)
+            return consumer._antiphon_run(scope, receive, send)
+        return consumer(scope, receive, send)
 
 
 class AsyncConsumer:
@@ -63,8 +65,8 @@ class AsyncConsumer:
     (message type -> method name, to open a framework's name to messages from the layer); ``capacity`` and
     ``overflow`` of its mailbox; ``shares_messages`` (decode once a node, on the promise that no handler changes a
     message); ``receive_limit`` ((frames, bytes) of the client that may wait); ``max_message_bytes``, ``rate_limit``
-    ("20/s"), ``max_connections_per_user``, ``revalidate_interval_s``, ``disconnect_grace_s``. None: as ``ANTIPHON``
-    says.
+    ("20/s"), ``max_connections_per_user``, ``revalidate_interval_s``, ``disconnect_grace_s``, ``send_buffer_limit``
+    (bytes that may wait for a slow client). None: as ``ANTIPHON`` says.
     """
 
     _sync: ClassVar[bool] = False
@@ -80,6 +82,7 @@ class AsyncConsumer:
     max_connections_per_user: ClassVar[int | None] = None
     revalidate_interval_s: ClassVar[float | None] = None
     disconnect_grace_s: ClassVar[float | None] = None
+    send_buffer_limit: ClassVar[int | None] = None
 
     # A consumer is the application's own class, so every name of ours that is not Channels' says whose it is:
     # an application may have a _connection, a _stop() or a _handling of its own.
@@ -89,6 +92,12 @@ class AsyncConsumer:
     base_send: Any
     _antiphon: Connection
     _antiphon_groups: set[str] | None = None
+    _antiphon_relays: ClassVar[RelayTable | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Find the relays of a class. Raises TypeError where one cannot be."""
+        super().__init_subclass__(**kwargs)
+        cls._antiphon_relays = RelayTable.of(cls)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection: an instance is an ASGI application."""
@@ -96,9 +105,9 @@ class AsyncConsumer:
 
     def _antiphon_run(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         self.scope = scope
-        connection = self._antiphon = Connection(self, scope, receive, send)
+        connection = self._antiphon = Connection(self, scope, send)
         self.base_send = async_to_sync(connection.outlet.send) if self._sync else connection.outlet.send
-        return connection.run()
+        return connection.run(receive)
 
     def __repr__(self) -> str:
         return f"<{type(self).__qualname__} {getattr(self, 'channel_name', 'not connected')}>"
@@ -212,6 +221,8 @@ class SyncConsumer(AsyncConsumer):
         if handler is None:
             raise ValueError(f"No handler for message type {message['type']}")
         await run_sync(handler, message, under_test=self._antiphon.under_test)
+
+    _antiphon_stock: ClassVar[Any] = dispatch
 
     def send(self, message: Message) -> None:  # type: ignore[override]  # the synchronous twin
         """Send an ASGI event to the client, and wait until the server took it."""

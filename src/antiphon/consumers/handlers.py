@@ -15,7 +15,16 @@ from weakref import WeakKeyDictionary
 
 from .. import framework
 
-__all__ = ["Refused", "from_layer", "get_handler_name", "handlers_of", "known_handlers", "layer_handler", "log_refused"]
+__all__ = [
+    "Refused",
+    "framework_names",
+    "from_layer",
+    "get_handler_name",
+    "handlers_of",
+    "known_handlers",
+    "layer_handler",
+    "log_refused",
+]
 
 logger = logging.getLogger("antiphon.consumer")
 
@@ -93,7 +102,7 @@ def _resolve(consumer: Any, message: Any) -> str:
         if not callable(getattr(consumer, name, None)):
             raise Refused(f"layer_handlers maps {kind!r} to {name!r}, which {cls.__qualname__} does not define")
         return name
-    if name in _framework_names(cls) and name not in _OPEN and (name in _NEVER or not framework.compat):
+    if name in framework_names(cls) and name not in _OPEN and (name in _NEVER or not framework.compat):
         raise Refused(
             f"Message type {kind!r} is refused: {name}() is a method of the framework, which no message may call. "
             f"Rename the type, or open it with layer_handlers = {{{kind!r}: {name!r}}}. {_there_are(cls)}"
@@ -103,7 +112,8 @@ def _resolve(consumer: Any, message: Any) -> str:
     return name
 
 
-def _framework_names(cls: type) -> set[str]:
+def framework_names(cls: type) -> set[str]:
+    """Return the names that the framework's own classes define for a class."""
     # The annotated ones too: what an instance has, such as base_send, no message may call either.
     return {
         name
@@ -115,7 +125,7 @@ def _framework_names(cls: type) -> set[str]:
 
 def handlers_of(cls: type) -> list[str]:
     """Return the names of the methods that messages from the layer may call."""
-    ours = _framework_names(cls) - _OPEN
+    ours = framework_names(cls) - _OPEN
     own = {
         name
         for base in cls.__mro__

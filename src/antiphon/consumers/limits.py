@@ -49,6 +49,7 @@ class Limits(NamedTuple):
     per_user: int | None
     revalidate_s: float | None
     grace_s: float | None
+    send_buffer_bytes: int
 
     @classmethod
     def of(cls, consumer: Any) -> Limits:
@@ -77,4 +78,5 @@ class Limits(NamedTuple):
             per_user=value("max_connections_per_user"),
             revalidate_s=value("revalidate_interval_s"),
             grace_s=None if compat else value("disconnect_grace_s"),
+            send_buffer_bytes=value("send_buffer_limit"),
         )

@@ -29,7 +29,7 @@ class Drop:
     """Messages that were not delivered.
 
     ``reason``: over_capacity, replaced (oldest, under drop_old), slow (its connection was closed), expired,
-    no_channel, idle_channel, undecodable, closed, dead (of a worker channel: it is in ``<channel>.dead``). ``group``:
+    no_channel, idle_channel, undecodable, closed, relay_failed, dead (of a worker channel: it is in ``<channel>.dead``). ``group``:
     the group's name, or None for a direct send. ``receiver``: the consumer class's name, or the channel.
     """
 
@@ -126,6 +126,7 @@ _WHY = {
     "idle_channel": "nothing received from the channel for expiry seconds; it left its groups.",
     "undecodable": "the bytes are not a message of this version.",
     "closed": "its connection is closed.",
+    "relay_failed": "its relay raised; the error stands in the log of antiphon.consumer.",
     "dead": "given out max_deliveries times and never acknowledged; it is in the worker channel of that name + '.dead'.",
 }
 # Every reason there is; the last is of sends that failed after a commit, which say so themselves.

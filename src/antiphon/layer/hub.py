@@ -8,6 +8,9 @@ member, a handler several; so a large group is served in slices of ``SLICE_S``, 
 them. A reader that can (``Mailbox.reader``) takes the first step of its handler right there, in the hub's stack, and
 most handlers end with it; others are woken. While one steps, whatever it sends is put and served in its turn: the
 stack never grows.
+
+A relay (``Mailbox.relays``) is run once for all its members, and its message goes straight to each socket that is
+ready: its reader waits, and nothing is in line before it. What it cannot take there goes the way of all messages.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Sequence
 from time import monotonic
@@ -24,7 +26,9 @@ from ..envelope import CONTROL, MESSAGE, Envelope, HeadedEnvelope, unpack
 from ..types import Arrival
 from .drops import LOG_INTERVAL_S, Drop, Drops
 from .gate import Gate
-from .mailbox import Mailbox
+from .identities import Identities
+from .lag import SAMPLE_S, Lag
+from .mailbox import NOTHING, Failed, Mailbox
 
 __all__ = ["Hub"]
 
@@ -33,8 +37,6 @@ logger = logging.getLogger("antiphon.layer")
 SLICE_S = 0.005
 # Readers that are only woken run in the loop's next turn; so many of them make about a slice.
 WAKES_MAX = 256
-# How often the lag of a message is measured.
-SAMPLE_S = 0.005
 # Losses by messages that came late are told so long after the first, together.
 LATE_S = 0.2
 # Copies of one message on several topics are told apart for this many messages.
@@ -42,7 +44,7 @@ _COPIES_MAX = 1024
 
 
 class Hub:
-    """Members by topic, mailboxes by channel, and what was delivered (``delivered``, ``arrived``, ``lag_s``)."""
+    """Members by topic, mailboxes by channel, and what was delivered (``delivered``, ``arrived``, ``lag``)."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, drops: Drops, gate: Gate | None = None) -> None:
         self.loop = loop
@@ -60,11 +62,8 @@ class Hub:
         self.undecodable = 0
         # Of the message that arrived last: the mailboxes that took it, and those that did not.
         self.taken = self.missed = 0
-        # From the sender's publish to the first reader's take, seconds: the newest, a decaying mean, the largest.
-        self.lag_s = 0.0
-        self.lag_mean_s = 0.0
-        self.lag_max_s = 0.0
-        self._identities: dict[tuple[str, str], dict[str, Mailbox]] = {}
+        self.lag = Lag()
+        self._identities = Identities()
         self._copies: OrderedDict[tuple[int, int], set[str]] = OrderedDict()
         self._ready: deque[Mailbox] = deque()
         self.sample: Envelope | None = None  # whose lag the first reader is to measure
@@ -129,22 +128,11 @@ class Hub:
 
         ``let_in_s``: when they were let in (monotonic), if not now.
         """
-        mailbox.let_in_s = monotonic() if let_in_s is None else let_in_s
-        for kind, old, new in (("user", mailbox.user, user), ("session", mailbox.session, session)):
-            if old == new:
-                continue
-            if old is not None:
-                boxes = self._identities[kind, old]
-                boxes.pop(mailbox.channel, None)
-                if not boxes:
-                    del self._identities[kind, old]
-            if new is not None:
-                self._identities.setdefault((kind, new), {})[mailbox.channel] = mailbox
-        mailbox.user, mailbox.session = user, session
+        self._identities.set(mailbox, user, session, let_in_s)
 
     def by_identity(self, kind: str, key: str) -> list[Mailbox]:
         """Return the mailboxes of the connections of a user or a session (``kind``)."""
-        return list(self._identities.get((kind, key), {}).values())
+        return self._identities.of(kind, key)
 
     # What arrives
 
@@ -218,40 +206,56 @@ class Hub:
         """Put one envelope into one mailbox by its policy; False when it was dropped."""
         queue = mailbox.queue
         if mailbox.closing is not None:
-            self._drop("closed", envelope, mailbox)
+            self.drop("closed", envelope, mailbox)
             return False
         if len(queue) >= mailbox.capacity and not self.make_room(mailbox):
             if mailbox.policy != "drop_old":
                 if mailbox.policy == "close":
-                    self._drop("slow", envelope, mailbox)
+                    self.drop("slow", envelope, mailbox)
                     mailbox.ask_close("slow")
                 else:
-                    self._drop("over_capacity", envelope, mailbox)
+                    self.drop("over_capacity", envelope, mailbox)
                 return False
-            self._drop("replaced", queue.pop(0), mailbox)
+            self.drop("replaced", queue.pop(0), mailbox)
         queue.append(envelope)
         mailbox.wake()
         return True
 
-    def fan_out(self, envelope: Envelope, members: Collection[Mailbox]) -> None:
+    def fan_out(self, envelope: Envelope, members: Collection[Mailbox]) -> None:  # noqa: C901  # the innermost loop
         """Put ``envelope`` into every mailbox of ``members``, and have it handled."""
         if len(members) == 1 and not self._stepping:
             (mailbox,) = members
             waiter = mailbox.waiter
-            if mailbox.reader is not None and waiter is not None and not waiter.done() and not mailbox.queue:
+            reader = mailbox.reader if mailbox.relays is None else None  # what relays do is counted below
+            if reader is not None and waiter is not None and not waiter.done() and not mailbox.queue:
                 # One receiver, and it waits: it may as well begin here and now.
                 self.delivered += 1
                 self._stepping = True
                 try:
-                    mailbox.reader.step(envelope)
+                    reader.step(envelope)
                 finally:
                     self._stepping = False
                     self.taken, self.missed = 1, 0  # after the step: what it sent has counts of its own
                 return
-        taken = 0
-        ready = self._ready
+        taken = failed = 0
+        ready, straight, relays, outcome = self._ready, False, None, None
         for mailbox in members:
             queue = mailbox.queue
+            if mailbox.relays is not None:
+                if mailbox.relays is not relays:
+                    relays = mailbox.relays
+                    outcome = relays.outcome(envelope)
+                if outcome is not None:
+                    if type(outcome) is Failed:
+                        failed += 1
+                        continue
+                    socket = mailbox.socket
+                    if outcome is NOTHING or (
+                        socket is not None and mailbox.waiter is not None and not queue and socket.write(outcome)
+                    ):
+                        taken += 1
+                        straight = True
+                        continue
             if len(queue) < mailbox.capacity and mailbox.closing is None:
                 # With something in its queue already, it is in line: it waits only with none.
                 if not queue and mailbox.waiter is not None:
@@ -262,6 +266,10 @@ class Hub:
                 taken += 1
         self.delivered += taken
         self.taken, self.missed = taken, len(members) - taken
+        if failed and relays is not None:
+            self.relay_failed(envelope, relays.owner, failed)
+        if straight and envelope is self.sample:
+            self.took(envelope)
         if ready and not self._scheduled:
             self._scheduled = True
             self.loop.call_soon(self._serve_ready)
@@ -325,7 +333,7 @@ class Hub:
 
     def expired(self, envelope: Envelope, mailbox: Mailbox) -> None:
         """Count an envelope that nobody took in time."""
-        self._drop("expired", envelope, mailbox)
+        self.drop("expired", envelope, mailbox)
 
     def make_room(self, mailbox: Mailbox) -> bool:
         """Drop what has expired from a full mailbox; say whether there is room now."""
@@ -345,7 +353,8 @@ class Hub:
         """Count a message for a channel that is gone."""
         self._count(Drop("no_channel", None, channel))
 
-    def _drop(self, reason: str, envelope: Envelope, mailbox: Mailbox) -> None:
+    def drop(self, reason: str, envelope: Envelope, mailbox: Mailbox) -> None:
+        """Count an envelope that does not go into a mailbox."""
         self._count(Drop(reason, envelope.group, mailbox.receiver))
 
     def _count(self, drop: Drop) -> None:
@@ -369,25 +378,20 @@ class Hub:
         logger.debug("Refused bytes on topic %r: %s", topic, exc)
 
     def refuse_body(self, envelope: Envelope) -> None:
-        """Count an envelope whose body does not decode."""
+        """Count one whose body does not decode."""
         self.undecodable += 1
         self._count(Drop("undecodable", envelope.group, "(any)"))
+
+    def relay_failed(self, envelope: Envelope, owner: str, count: int = 1) -> None:
+        """Count a message of which ``count`` members got nothing, because the relay of their class raised."""
+        self._count(Drop("relay_failed", envelope.group, owner, count))
 
     # What is measured
 
     def took(self, envelope: Envelope) -> None:
         """Measure the lag of a sampled envelope, at the first reader that takes it."""
         self.sample = None
-        if isinstance(envelope, HeadedEnvelope):
-            lag = time.time() - envelope.sent_us / 1e6
-        else:
-            lag = monotonic() - envelope.arrived_s
-        if lag < 0.0:  # clocks of two machines
-            lag = 0.0
-        self.lag_s = lag
-        self.lag_mean_s += (lag - self.lag_mean_s) * 0.05
-        if lag > self.lag_max_s:
-            self.lag_max_s = lag
+        self.lag.measure(envelope)
 
     def waiting(self) -> int:
         """Count the envelopes that wait in mailboxes."""

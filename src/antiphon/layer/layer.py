@@ -209,9 +209,9 @@ class ChannelLayer(Sends):
             "drops": dict(self.drops.by_reason),
             "drops_by_group": {f"{group}:{reason}": n for (reason, group), n in self.drops.by_group.items()},
             "lag_s": {
-                "last": newest.hub.lag_s if newest else 0.0,
-                "mean": newest.hub.lag_mean_s if newest else 0.0,
-                "max": max((node.hub.lag_max_s for node in nodes), default=0.0),
+                "last": newest.hub.lag.last_s if newest else 0.0,
+                "mean": newest.hub.lag.mean_s if newest else 0.0,
+                "max": max((node.hub.lag.max_s for node in nodes), default=0.0),
             },
         }
 

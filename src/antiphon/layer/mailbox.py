@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 from ..bell import Bell
 from ..envelope import Envelope
+from ..wire.prebuilt import FrameSocket
 
-__all__ = ["POLICIES", "Mailbox"]
+__all__ = ["NOTHING", "POLICIES", "Failed", "Mailbox", "Relays"]
 
 # drop_new: what does not fit is refused. drop_old: it takes the place of the oldest. close: its reader is closed.
 POLICIES = ("drop_new", "drop_old", "close")
@@ -28,6 +29,34 @@ class Waiter(Protocol):
 
 class Reader(Protocol):
     def step(self, envelope: Envelope, /) -> None: ...
+
+
+class Relays(Protocol):
+    """The relays of one kind of reader. ``owner``: its name, for logs."""
+
+    owner: str
+
+    def outcome(self, envelope: Envelope, /) -> Any:
+        """Return what goes to every socket for this message: a Prebuilt, NOTHING, or Failed; None: it is no relay's.
+
+        Worked out once a message. Never raises.
+        """
+
+
+# A relay has nothing to send for a message.
+NOTHING = "nothing"
+
+
+class Failed:
+    """A relay has raised ``exc``."""
+
+    __slots__ = ("exc",)
+
+    def __init__(self, exc: Exception) -> None:
+        self.exc = exc
+
+    def __repr__(self) -> str:
+        return f"<Failed {self.exc!r}>"
 
 
 class _BellWaiter:
@@ -66,7 +95,9 @@ class Mailbox:
         "queue",
         "reader",
         "readers",
+        "relays",
         "session",
+        "socket",
         "topics",
         "user",
         "waiter",
@@ -99,6 +130,8 @@ class Mailbox:
         self.let_in_s = 0.0  # when user and session were found to be who they say
         self.session: str | None = None
         self.reader: Reader | None = None  # who can handle an envelope at once, while ``waiter`` is set
+        self.relays: Relays | None = None
+        self.socket: FrameSocket | None = None  # where a relay's message goes, while that may be done
         self.readers = 0
         self.last_read_s = 0.0
         self._bell: _BellWaiter | None = None
