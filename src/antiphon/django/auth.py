@@ -26,6 +26,7 @@ from ..middleware import BaseMiddleware
 from ..types import ASGIApplication, Receive, Scope, Send
 from .database import database_sync_to_async
 from .framework import session_is_verified
+from .handing import HandOn, handing_on, super_of
 from .revoke import close_session
 from .sessions import CookieMiddleware, SessionMiddleware
 
@@ -182,14 +183,15 @@ class AuthMiddleware(BaseMiddleware):
         else:
             scope["user"]._wrapped = await get_user(scope)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+    @handing_on
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> HandOn:
         """Serve one connection."""
         scope = dict(scope)
         # From here on a log-out must find the connection, even before its consumer begins.
         scope.setdefault("antiphon.let_in_s", time.monotonic())
         self.populate_scope(scope)
         await self.resolve_scope(scope)
-        return await super().__call__(scope, receive, send)
+        return HandOn(super_of(AuthMiddleware, self), scope, receive, send)
 
 
 def AuthMiddlewareStack(inner: ASGIApplication) -> CookieMiddleware:  # noqa: N802  -- Channels' name

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
+from types import MappingProxyType
 from typing import Any
 
 from django.conf import settings
@@ -30,6 +31,9 @@ logger = logging.getLogger("antiphon.security")
 TOKEN_EXPIRES = "antiphon.token_expires"  # noqa: S105  -- a key of the scope
 
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
 class DjangoFramework(seam.Framework):
     """What the layers ask of Django."""
 
@@ -45,7 +49,8 @@ class DjangoFramework(seam.Framework):
 
     @staticmethod
     def _mapping(setting: str) -> Mapping[str, Any]:
-        value = getattr(settings, setting, None) or {}
+        # The same object each time: who keeps what was made of it asks whether it is still that.
+        value = getattr(settings, setting, None) or _NOTHING
         if not isinstance(value, Mapping):
             raise ImproperlyConfigured(f"{setting}: expected a dict; got {value!r:.120}")
         return value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import functools
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
@@ -22,6 +23,7 @@ from .. import framework
 from ..types import ASGIApplication, Receive, Scope, Send
 from .apps import note_missing_app
 from .denial import describe, not_found
+from .handing import HandOn, Step, handing_on
 
 __all__ = ["ChannelNameRouter", "NoRoute", "ProtocolTypeRouter", "URLRouter", "get_default_application"]
 
@@ -64,15 +66,16 @@ class ProtocolTypeRouter:
     def __init__(self, application_mapping: Mapping[str, ASGIApplication]) -> None:
         self.application_mapping = application_mapping
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+    @handing_on
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Step:
         """Serve one connection. Raises ValueError for a type that is not mapped, KeyError for a scope without type."""
         note_missing_app()
         kind = scope["type"]
         application = self.application_mapping.get(kind)
         if application is not None:
-            return await application(scope, receive, send)
+            return HandOn(application, scope, receive, send)
         if kind == "lifespan":
-            return await lifespan(scope, receive, send)
+            return lifespan(scope, receive, send)
         mapped = ", ".join(self.application_mapping) or "nothing"
         if kind == "websocket" and not framework.compat:
             logger.error(
@@ -81,7 +84,7 @@ class ProtocolTypeRouter:
                 describe(scope),
                 mapped,
             )
-            return await not_found(scope, receive, send)
+            return not_found(scope, receive, send)
         raise ValueError(f"No application configured for scope type {kind!r}; mapped: {mapped}")
 
 
@@ -146,7 +149,8 @@ class URLRouter:
         route.pattern = type(pattern)(text, pattern.name, is_endpoint=False)
         return route
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+    @handing_on
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Step:
         """Serve one connection. Raises ValueError for a scope without a path."""
         nested = "path_remaining" in scope
         path = scope["path_remaining"] if nested else scope.get("path")
@@ -156,8 +160,22 @@ class URLRouter:
             # A server that knows where it is mounted says so, and the path begins with it (ASGI, HTTP scope).
             root_path = scope.get("root_path", "").rstrip("/")
             if root_path and path != root_path and not path.startswith(root_path + "/"):
-                return await self._refuse(scope, receive, send, path)
+                return self._refuse(scope, receive, send, path)
             path = path[len(root_path) :]
+        if not framework.compat:
+            # A consumer is the end of the way: no other route is tried after it.
+            for route in self.routes:
+                match = route.pattern.match(path.lstrip("/"))
+                if match:
+                    if not hasattr(route.callback, "consumer_class"):
+                        break
+                    remaining, args, kwargs = match
+                    inner = self._inner_scope(scope, remaining, args, {**kwargs, **route.default_args})
+                    return HandOn(route.callback, inner, receive, send)
+        return HandOn(functools.partial(self._try_routes, path), scope, receive, send)
+
+    async def _try_routes(self, path: str, scope: Scope, receive: Receive, send: Send) -> Any:
+        nested = "path_remaining" in scope
         relative = path.lstrip("/")
         no_route: type[Resolver404] = Resolver404 if framework.compat else NoRoute
         for route in self.routes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from typing import Any
 from urllib.parse import ParseResult, urlparse
 
 from django.conf import settings
@@ -17,6 +16,7 @@ from django.utils.http import is_same_domain
 from ..consumers.websocket import AsyncWebsocketConsumer
 from ..types import ASGIApplication, Receive, Scope, Send
 from .denial import describe, refuse_websocket
+from .handing import HandOn, Step, handing_on
 
 __all__ = ["AllowedHostsOriginValidator", "OriginValidator", "WebsocketDenier"]
 
@@ -49,7 +49,8 @@ class OriginValidator:
         self.allowed_origins = allowed_origins
         self.setting = setting
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+    @handing_on
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Step:
         """Serve one WebSocket. Raises ValueError for any other scope."""
         if scope["type"] != "websocket":
             raise ValueError("You cannot use OriginValidator on a non-WebSocket connection")
@@ -58,7 +59,7 @@ class OriginValidator:
             if name == b"origin":
                 header = value.decode("latin1")  # the last one counts
         if self._allows(header):
-            return await self.application(scope, receive, send)
+            return HandOn(self.application, scope, receive, send)
         logger.warning(
             "%s denied: %s. Allowed: %s. If it is yours, add it to %s",
             describe(scope),
@@ -66,7 +67,7 @@ class OriginValidator:
             ", ".join(map(repr, self.allowed_origins)) or "none",
             self.setting,
         )
-        return await WebsocketDenier()(scope, receive, send)
+        return WebsocketDenier()(scope, receive, send)
 
     def _allows(self, header: str | None) -> bool:
         try:

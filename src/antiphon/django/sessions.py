@@ -7,12 +7,13 @@ a WebSocket has no such moment, so its handlers call ``await save_session(self.s
 from __future__ import annotations
 
 import datetime
+import functools
 import logging
 import time
 from collections.abc import Sequence
 from http.cookies import SimpleCookie
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
@@ -27,6 +28,7 @@ from django.utils.http import http_date
 from .. import framework
 from ..types import ASGIApplication, Receive, Scope, Send
 from .denial import describe, refuse_websocket
+from .handing import HandOn, handing_on, settle
 from .tables import missing_table
 
 __all__ = ["CookieMiddleware", "InstanceSessionWrapper", "SessionMiddleware", "SessionMiddlewareStack", "save_session"]
@@ -42,7 +44,8 @@ class CookieMiddleware:
     def __init__(self, inner: ASGIApplication) -> None:
         self.inner = inner
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+    @handing_on
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> HandOn:
         """Serve one connection. Raises ValueError for a scope without headers."""
         if "headers" not in scope:
             raise ValueError(
@@ -52,7 +55,7 @@ class CookieMiddleware:
         # HTTP/2 clients may split the cookie header (RFC 9113, 8.2.3); they are joined with "; ".
         header = b"; ".join(value for name, value in scope["headers"] if name == b"cookie")
         cookies = parse_cookie(header.decode("latin1")) if header else {}
-        return await self.inner(dict(scope, cookies=cookies), receive, send)
+        return HandOn(self.inner, dict(scope, cookies=cookies), receive, send)
 
     @classmethod
     def set_cookie(
@@ -211,10 +214,15 @@ class SessionMiddleware:
         """Serve one connection."""
         wrapper = InstanceSessionWrapper(scope, send)
         await wrapper.resolve_session()
-        if not wrapper.activated or scope.get("type") != "websocket":
-            return await self.inner(wrapper.scope, receive, wrapper.send)
+        scope = wrapper.scope  # the other is not kept: this frame lives as long as the connection
+        websocket = scope.get("type") == "websocket"
+        outward = _stepping_aside(wrapper) if websocket else wrapper.send
+        if not wrapper.activated or not websocket:
+            return await self.inner(scope, receive, outward)
         try:
-            result = await self.inner(wrapper.scope, receive, wrapper.send)
+            inner = await settle(HandOn(self.inner, scope, receive, outward))
+            del outward
+            result = None if inner is None else await inner
         except DatabaseError as exc:
             table = None if wrapper.accepted or framework.compat else await missing_table()
             if table is None:
@@ -225,6 +233,20 @@ class SessionMiddleware:
             return await refuse_websocket(scope, receive, send)
         await _warn_if_unsaved(wrapper.scope)
         return result
+
+
+# As the class says above. Whoever changes it wants to see more messages than those.
+_STOCK = (InstanceSessionWrapper.send, ["http.response.start"], ["http.response.start"])
+
+
+def _stepping_aside(wrapper: InstanceSessionWrapper) -> Send:
+    """Return the wrapper's ``send``; after a WebSocket's accept its sender may go past the stock one, and does."""
+    kinds = wrapper.save_message_types, wrapper.cookie_response_message_types
+    if (type(wrapper).send, *map(list, kinds)) != _STOCK:
+        return wrapper.send
+    outward: Any = functools.partial(wrapper.send)  # a bound method takes no attribute
+    outward.after_accept = wrapper.real_send
+    return cast("Send", outward)
 
 
 async def _warn_if_unsaved(scope: Scope) -> None:

@@ -12,6 +12,7 @@ from django.utils.module_loading import import_string
 from .. import options
 from ..types import ASGIApplication, Receive, Scope, Send
 from .auth import AuthMiddlewareStack
+from .handing import HandOn, handing_on
 from .routing import ChannelNameRouter, ProtocolTypeRouter, URLRouter
 from .security import AllowedHostsOriginValidator, OriginValidator
 
@@ -70,7 +71,7 @@ class _Origins:
         self.unchecked = unchecked
         self.application = unchecked  # what is inside, for whoever looks for the routes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        names = {name for name, _ in scope.get("headers", ())}
-        application = self.checked if names & {b"origin", b"cookie"} else self.unchecked
-        return await application(scope, receive, send)
+    @handing_on
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> HandOn:
+        browser = any(name in (b"origin", b"cookie") for name, _ in scope.get("headers", ()))
+        return HandOn(self.checked if browser else self.unchecked, scope, receive, send)

@@ -26,6 +26,7 @@ from .auth import AuthMiddleware
 from .database import database_sync_to_async
 from .denial import describe, refuse_http, refuse_websocket
 from .framework import TOKEN_EXPIRES
+from .handing import HandOn, handing_on, super_of
 from .sessions import CookieMiddleware, SessionMiddleware
 
 __all__ = ["InvalidToken", "TokenMiddleware", "TokenMiddlewareStack", "make_ticket", "make_token"]
@@ -168,32 +169,35 @@ class TokenMiddleware(BaseMiddleware):
                 return Token("ticket", tickets[0])
         return None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+    @handing_on
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> HandOn | None:
         """Serve one connection."""
         if scope.get("type") not in ("http", "websocket"):
-            return await self.inner(scope, receive, send)
+            return HandOn(self.inner, scope, receive, send)
         scope = dict(scope)
         scope.setdefault("antiphon.let_in_s", time.monotonic())
         token = self.find_token(scope)
         if token is None:
             if self.required:
-                return await self._refuse(scope, receive, send, "it has no token")
+                await self._refuse(scope, receive, send, "it has no token")
+                return None
             if "user" not in scope:
                 from django.contrib.auth.models import AnonymousUser  # models exist only after django.setup()
 
                 scope["user"] = AnonymousUser()
-            return await super().__call__(scope, receive, send)
+            return HandOn(super_of(TokenMiddleware, self), scope, receive, send)
         try:
             check = self.authenticate_ticket if token.way == "ticket" else self.authenticate
             user = await check(token.value, scope)
             if user is None:
                 raise InvalidToken("nobody is known by it")
         except InvalidToken as exc:
-            return await self._refuse(scope, receive, send, f"its token ({token.way}) is refused: {exc}")
+            await self._refuse(scope, receive, send, f"its token ({token.way}) is refused: {exc}")
+            return None
         scope["user"] = user
         if token.way == "subprotocol":
             send = self._hide_token(scope, send)
-        return await super().__call__(scope, receive, send)
+        return HandOn(super_of(TokenMiddleware, self), scope, receive, send)
 
     def _hide_token(self, scope: Scope, send: Send) -> Send:
         """Take the token out of the subprotocols offered, and see to it that another one of them is accepted.
@@ -217,6 +221,8 @@ class TokenMiddleware(BaseMiddleware):
                     )
             return await send(message)
 
+        # Who sends after the accept may go past this.
+        choose.after_accept = send  # type: ignore[attr-defined]  # functions take attributes
         return choose
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, why: str) -> None:
