@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from report import BUSY_MIN, Ratio, Round, commit, machine, measure, medians, save, tell
+from report import BUSY_MIN, Ratio, Round, commit, found, machine, medians, save, tell
 
 __all__ = ["Case", "Ratio", "main"]
 
@@ -107,7 +107,7 @@ class Worker:
         core = pick_core(apart=case.apart)
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by run(), when the last word was read
         env = {name: value for name, value in os.environ.items() if name in _KEPT}
-        if case.side == "antiphon":
+        if case.side.startswith("antiphon"):
             env["PYTHONPATH"] = str(ROOT / "src")
         program = HERE / "workloads" / f"{case.workload}.py"
         self.process = subprocess.Popen(
@@ -264,6 +264,6 @@ def main(
         "cases": [asdict(case) for case in cases],
         "rounds": raw,
         "medians": medians(raw),
-        "ratios": {ratio.name: {"median": measure(ratio, raw)[0], "bound": ratio.bound()} for ratio in ratios},
+        "ratios": found(ratios, raw),
     }
-    return tell(name, record, ratios, save(name, record, now))
+    return tell(record, save(name, record, now))
