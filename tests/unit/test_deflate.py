@@ -89,6 +89,36 @@ def test_a_message_that_ends_with_a_last_block_is_read() -> None:
     assert inflate(deflater.compress(b"whole") + deflater.flush(zlib.Z_FINISH), 100) == b"whole"
 
 
+@pytest.mark.parametrize(
+    ("data", "payload"),
+    [
+        ("f248cdc9c90700", b"Hello"),
+        ("f24805000000ffffcac9c90700", b"Hello"),
+        ("000500faff48656c6c6f00", b"Hello"),
+        ("f348cdc9c9070000", b"Hello"),
+        ("00", b""),
+        ("", b""),
+    ],
+    ids=["one block", "two blocks", "stored", "last block", "empty", "nothing"],
+)
+def test_the_examples_of_the_specification_are_read(data: str, payload: bytes) -> None:
+    assert inflate(bytes.fromhex(data), 100) == payload
+
+
+def test_a_message_that_is_cut_is_refused() -> None:
+    whole = compress(b"The quick brown fox jumps over the lazy dog. " * 3, Setting())
+    for cut in range(1, len(whole) - 1):  # the last byte ends an empty block, which is no loss
+        with pytest.raises(FrameError) as caught:
+            inflate(whole[:cut], 10_000)
+        assert caught.value.code == BAD_DATA
+
+
+def test_the_order_of_a_settings_use_is_none_of_a_messages_content() -> None:
+    first = compress(b"a message to many", Setting(12))
+    compress(b"another message to many", Setting(12))
+    assert compress(b"a message to many", Setting(12)) == first  # no context: one frame serves any socket at any time
+
+
 @given(st.binary(max_size=200))
 def test_whatever_comes_is_read_or_refused(data: bytes) -> None:
     try:
