@@ -12,10 +12,10 @@ CHROMIUM ?= $(firstword $(shell command -v chromium chromium-browser google-chro
 export CHROMIUM
 
 .DEFAULT_GOAL := setup
-.PHONY: help setup demo test check format matrix bench soak faults autobahn servers upstream stubtest lock clean
+.PHONY: help setup demo test check format matrix bench bench-full tables soak faults autobahn servers upstream stubtest lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
 setup: $(VENV)/.ok  ## .venv with everything for development, from the lock
 
@@ -55,7 +55,13 @@ matrix: $(VENV)/.ok  ## the tests on each Python and Django found here
 	$(BIN)/python scripts/matrix.py $(ARGS)
 
 bench: $(VENV)/.ok  ## each benchmark, in short
-	@set -e; for bench in benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench --quick; done
+	$(BIN)/python benchmarks/every.py --quick
+
+bench-full: $(VENV)/.ok  ## each benchmark at full length, then the tables of docs/performance.md
+	@failed=0; $(BIN)/python benchmarks/every.py || failed=1; $(BIN)/python benchmarks/tables.py --keep && exit $$failed
+
+tables: $(VENV)/.ok  ## the tables of docs/performance.md, from the newest full runs
+	$(BIN)/python benchmarks/tables.py --keep
 
 soak: $(VENV)/.ok  ## hours in minutes: leaks, losses (SOAK_S: seconds of each test)
 	$(BIN)/python -m pytest -q -s -m soak --timeout 0 tests/soak $(ARGS)

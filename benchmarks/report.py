@@ -1,4 +1,14 @@
-"""What a run of the harness found: on which machine, each figure's median, each ratio, and whether it is in bounds."""
+"""What a run of the harness found: on which machine, each figure's median, each ratio, and whether it is in bounds.
+
+A run is kept as one JSON object, which ``tables.py`` reads; whoever adds to it leaves what is there as it is:
+
+- ``benchmark``, ``date``, ``quick``, ``commit``, ``machine``, ``versions`` {side: {package: version}}, ``cases``;
+- ``rounds``: [{case: {figure: number}}], ``medians``: {case: {figure: number}};
+- ``ratios``: {name: {``of``, ``to`` (a list), ``hardest``, ``figure``, ``median``, ``least``, ``most``, ``bound`` (words), ``met``}}.
+
+A case may have any figures. What ``LOSSES`` names must be 0 in each round, or the run has failed. The figures' names in
+words, and which of them are columns of ``docs/performance.md``, are in ``tables.py``.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +16,7 @@ import datetime as dt
 import json
 import os
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -14,12 +25,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-__all__ = ["BUSY_MIN", "Ratio", "Round", "commit", "machine", "measure", "medians", "save", "tell"]
+__all__ = [
+    "BUSY_MIN",
+    "LOSSES",
+    "Ratio",
+    "Round",
+    "commit",
+    "disturbed",
+    "found",
+    "losses",
+    "machine",
+    "measure",
+    "medians",
+    "save",
+    "show",
+    "tell",
+]
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 # A block that says it was "busy" for less of its time shared its core with somebody.
 BUSY_MIN = 0.92
+# Messages that somebody should have had and had not, nor was told of: one of them fails a run, whatever its ratios.
+LOSSES = ("lost", "unaccounted")
 
 # {case: {figure: number}} of blocks that ran one after the other.
 Round: TypeAlias = Mapping[str, Mapping[str, float]]
@@ -29,8 +57,8 @@ Round: TypeAlias = Mapping[str, Mapping[str, float]]
 class Ratio:
     """A figure of one case over the same figure of another: the median of the rounds, with its floor and ceiling.
 
-    ``to`` may name several cases: in each round, the one with the largest figure counts. Without it, the figure itself
-    is what is bounded. Without bounds, it is only told.
+    ``to`` may name several cases: in each round, the one counts that makes it hardest, the largest figure under a floor
+    and the smallest under a ceiling. Without it, the figure itself is what is bounded. Without bounds, it is only told.
     """
 
     name: str
@@ -39,6 +67,10 @@ class Ratio:
     figure: str
     at_least: float | None = None
     at_most: float | None = None
+
+    def hardest(self) -> str:
+        """Return which figure of several counts: "largest" or "smallest"."""
+        return "smallest" if self.at_least is None and self.at_most is not None else "largest"
 
     def bound(self) -> str:
         """Return the floor and ceiling in words."""
@@ -59,7 +91,8 @@ def machine() -> dict[str, Any]:
     found: dict[str, Any] = {
         "cpu": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        # Not what a distributor puts behind the number.
+        "system": f"{platform.system()} {re.split('[^0-9.]', platform.release())[0]} {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
     }
     if (cpuinfo := Path("/proc/cpuinfo")).exists():
@@ -99,10 +132,51 @@ def medians(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
 def measure(ratio: Ratio, rounds: Sequence[Round]) -> tuple[float, float, float]:
     """Return a ratio's median over the rounds, its smallest and its largest. Both numbers are of the same round."""
     to = (ratio.to,) if isinstance(ratio.to, str) else ratio.to
+    hardest = min if ratio.hardest() == "smallest" else max
     values = [
-        each[ratio.of][ratio.figure] / (max(each[case][ratio.figure] for case in to) if to else 1) for each in rounds
+        each[ratio.of][ratio.figure] / (hardest(each[case][ratio.figure] for case in to) if to else 1)
+        for each in rounds
     ]
     return statistics.median(values), min(values), max(values)
+
+
+def found(ratios: Sequence[Ratio], rounds: Sequence[Round]) -> dict[str, dict[str, Any]]:
+    """Return what is kept of the ratios, {name: what the module's first lines say}."""
+    kept = {}
+    for ratio in ratios:
+        median, least, most = measure(ratio, rounds)
+        kept[ratio.name] = {
+            "of": ratio.of,
+            "to": [ratio.to] if isinstance(ratio.to, str) else list(ratio.to),
+            "hardest": ratio.hardest(),
+            "figure": ratio.figure,
+            "median": median,
+            "least": least,
+            "most": most,
+            "bound": ratio.bound(),
+            "met": ratio.holds(median),
+        }
+    return kept
+
+
+def losses(rounds: Sequence[Round]) -> dict[str, float]:
+    """Return {case: messages it lost, in the worst of its rounds}, of the cases that lost any."""
+    worst: dict[str, float] = {}
+    for each in rounds:
+        for case, figures in each.items():
+            for name in LOSSES:
+                if figures.get(name, 0):
+                    worst[case] = max(worst.get(case, 0), abs(figures[name]))
+    return worst
+
+
+def disturbed(rounds: Sequence[Round]) -> str:
+    """Return how many blocks were, in words; nothing when none was."""
+    blocks = [figures["busy"] for each in rounds for figures in each.values() if "busy" in figures]
+    count = sum(busy < BUSY_MIN for busy in blocks)
+    if not count:
+        return ""
+    return f"{count} of {len(blocks)} blocks shared the core with other programs: rates are too low, ratios uncertain."
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -130,16 +204,18 @@ def save(name: str, record: Mapping[str, Any], now: dt.datetime) -> Path:
     return path
 
 
-def tell(name: str, record: Mapping[str, Any], ratios: Sequence[Ratio], path: Path) -> int:
-    """Print what was found; return the exit code, 1 when a ratio is outside its bound. The last line has all ratios."""
-    raw, middle = record["rounds"], record["medians"]
-    measured = {ratio.name: measure(ratio, raw) for ratio in ratios}
+def tell(record: Mapping[str, Any], path: Path) -> int:
+    """Print what was found; return the exit code, 1 when a ratio is outside its bound or a message was lost.
+
+    The last line has all ratios that have bounds.
+    """
+    name, raw, middle, ratios = record["benchmark"], record["rounds"], record["medians"], record["ratios"]
     print(
         f"{name}, {record['date']}, commit {record['commit']}, {len(raw)} rounds{', quick' if record['quick'] else ''}"
     )
     print(", ".join(f"{key} {value}" for key, value in record["machine"].items()))
-    for side, found in record["versions"].items():
-        print(f"{side}: " + ", ".join(f"{package} {version}" for package, version in found.items()))
+    for side, packages in record["versions"].items():
+        print(f"{side}: " + ", ".join(f"{package} {version}" for package, version in packages.items()))
     figures = list(dict.fromkeys(figure for case in middle.values() for figure in case))
     print()
     print(
@@ -155,18 +231,17 @@ def tell(name: str, record: Mapping[str, Any], ratios: Sequence[Ratio], path: Pa
     )
     print()
     rows = [["ratio", "median", "least", "most", "bound", ""]]
-    for ratio in ratios:
-        value, least, most = measured[ratio.name]
-        met = "ok" if ratio.holds(value) else "MISSED"
-        rows.append([ratio.name, f"{value:.3g}", f"{least:.3g}", f"{most:.3g}", ratio.bound(), met])
+    for ratio, it in ratios.items():
+        values = (f"{it[which]:.3g}" for which in ("median", "least", "most"))
+        rows.append([ratio, *values, it["bound"], "ok" if it["met"] else "MISSED"])
     print(table(rows))
-    blocks = [figures["busy"] for each in raw for figures in each.values() if "busy" in figures]
-    if disturbed := sum(busy < BUSY_MIN for busy in blocks):
-        print(
-            f"\n{disturbed} of {len(blocks)} blocks shared the core with other programs: rates are too low, ratios uncertain."
-        )
+    if said := disturbed(raw):
+        print(f"\n{said}")
+    lost = losses(raw)
+    for case, count in lost.items():
+        print(f"\nLOST {count:g} messages: {case}")
     print(f"\nRaw samples: {path.relative_to(ROOT)}")
-    failed = [ratio.name for ratio in ratios if not ratio.holds(measured[ratio.name][0])]
-    summary = ", ".join(f"{r.name} {measured[r.name][0]:.3g} ({r.bound()})" for r in ratios if r.bound())
+    failed = [*(ratio for ratio, it in ratios.items() if not it["met"]), *(f"messages of {case}" for case in lost)]
+    summary = ", ".join(f"{ratio} {it['median']:.3g} ({it['bound']})" for ratio, it in ratios.items() if it["bound"])
     print(f"{name}: {summary}: {'MISSED ' + ', '.join(failed) if failed else 'all met'}")
     return 1 if failed else 0

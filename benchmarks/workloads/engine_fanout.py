@@ -70,6 +70,7 @@ async def send(
         if partner is not None:
             await partner.finished()
 
+    crowd.watch()
     await crowd.verify(lines[0][1], first)
     rounds = 1
     figures: dict[str, float] = {}

@@ -61,6 +61,7 @@ async def fanout(report: sides.Report, members: int, seconds: float, sends_min: 
         figures["idle_bytes_per_consumer"] = (sides.rss_bytes() - rss) / counted
         figures["connect_us"] = (time.perf_counter() - began) / counted * 1e6
 
+    crowd.watch()
     await crowd.verify(lines[0][1], lambda: layer.group_send(sides.GROUP, lines[0][0]))
     total = 1
     while report(figures):

@@ -14,6 +14,8 @@ __all__ = ["Crowd", "Member"]
 
 Event = dict[str, Any]
 HEADERS = [(b"host", b"localhost"), (b"origin", b"http://localhost")]
+# A round in which for so long nobody sent anything has lost what is missing.
+STALLED_S = 30.0
 
 
 class Crowd:
@@ -45,6 +47,20 @@ class Crowd:
         self.left = len(self.members) * times
         done = self.done = self.loop.create_future()
         return done
+
+    def watch(self) -> None:
+        """From now on, stop the run when a round stalls: a lost message ends it and says who misses one."""
+        self.look(self.done, 0)
+
+    def look(self, done: asyncio.Future[None], left: int) -> None:
+        """Compare with the look before. A timer of the crowd, not of the round: that would count as the consumers' cost."""
+        if left and self.done is done and not done.done() and self.left == left:
+            counts = [member.sent for member in self.members]
+            behind = [number for number, count in enumerate(counts) if count < max(counts)] or range(len(counts))
+            text = f"{left} messages lost: nothing in {STALLED_S:g} s; behind are members {list(behind)[:5]}"
+            done.set_exception(AssertionError(text))
+        else:
+            self.loop.call_later(STALLED_S, self.look, self.done, self.left)
 
     async def verify(self, expected: str, send: Callable[[], Any]) -> None:
         """Run one round with every text kept: each must be an object of its own, encoded for that member alone."""

@@ -39,6 +39,7 @@ async def sync_consumers(report: sides.Report, connections: int, block_s: float,
     async def send() -> None:
         await layer.group_send(sides.GROUP, {"type": "job", "text": f"job {total}", "block_s": block_s})
 
+    crowd.watch()
     await crowd.verify("job 0!", send)
     total += 1
     figures: dict[str, float] = {}
