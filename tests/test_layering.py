@@ -53,6 +53,7 @@ THIRD_PARTIES = {
     "cryptography": {"layer"},
     "prometheus_client": {"metrics"},
     "orjson": {"consumers"},
+    "websockets": {"server"},
 }
 # In these rooms a package is imported inside functions alone: the room must import without it.
 LAZY = {

@@ -18,17 +18,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from time import monotonic
+from typing import Any
 
 from ..envelope import CONTROL, MESSAGE, Envelope, HeadedEnvelope, unpack
 from ..types import Arrival
+from ..wire.prebuilt import FrameSocket, Prebuilt
+from .copies import Copies
 from .drops import LOG_INTERVAL_S, Drop, Drops
 from .gate import Gate
 from .identities import Identities
 from .lag import SAMPLE_S, Lag
-from .mailbox import NOTHING, Failed, Mailbox
+from .mailbox import NOTHING, Mailbox
 
 __all__ = ["Hub"]
 
@@ -39,8 +42,6 @@ SLICE_S = 0.005
 WAKES_MAX = 256
 # Losses by messages that came late are told so long after the first, together.
 LATE_S = 0.2
-# Copies of one message on several topics are told apart for this many messages.
-_COPIES_MAX = 1024
 
 
 class Hub:
@@ -56,21 +57,16 @@ class Hub:
         self.on_link: Callable[[str, bool], None] | None = None
         self.mailboxes: dict[str, Mailbox] = {}
         self.members: dict[str, dict[str, Mailbox]] = {}
-        self.arrived = 0
-        self.delivered = 0
-        self.dropped = 0
-        self.undecodable = 0
+        self.arrived = self.delivered = self.dropped = self.undecodable = 0
         # Of the message that arrived last: the mailboxes that took it, and those that did not.
         self.taken = self.missed = 0
         self.lag = Lag()
         self._identities = Identities()
-        self._copies: OrderedDict[tuple[int, int], set[str]] = OrderedDict()
+        self._copies = Copies()
         self._ready: deque[Mailbox] = deque()
         self.sample: Envelope | None = None  # whose lag the first reader is to measure
         self._sample_due_s = 0.0
-        self._totals_due = False
-        self._late_due = False
-        self._scheduled = False
+        self._totals_due = self._late_due = self._scheduled = False
         self._stepping = False  # a reader is handling: what it sends waits for its turn
 
     def __repr__(self) -> str:
@@ -238,24 +234,28 @@ class Hub:
                     self.taken, self.missed = 1, 0  # after the step: what it sent has counts of its own
                 return
         taken = failed = 0
-        ready, straight, relays, outcome = self._ready, False, None, None
+        ready, relays, outcome, direct = self._ready, None, None, False
+        straight: list[FrameSocket] = []
         for mailbox in members:
             queue = mailbox.queue
-            if mailbox.relays is not None:
-                if mailbox.relays is not relays:
-                    relays = mailbox.relays
-                    outcome = relays.outcome(envelope)
-                if outcome is not None:
-                    if type(outcome) is Failed:
-                        failed += 1
-                        continue
+            table = mailbox.relays
+            if table is not None:
+                if table is not relays:
+                    if straight:
+                        taken += self._send_straight(envelope, outcome, straight)
+                    relays, outcome, straight = table, table.outcome(envelope), []
+                    direct = isinstance(outcome, Prebuilt)
+                if direct:
                     socket = mailbox.socket
-                    if outcome is NOTHING or (
-                        socket is not None and mailbox.waiter is not None and not queue and socket.write(outcome)
-                    ):
-                        taken += 1
-                        straight = True
+                    if socket is not None and mailbox.waiter is not None and not queue and not socket.full:
+                        straight.append(socket)
                         continue
+                elif outcome is not None:
+                    if outcome is NOTHING:
+                        taken += 1
+                    else:
+                        failed += 1
+                    continue
             if len(queue) < mailbox.capacity and mailbox.closing is None:
                 # With something in its queue already, it is in line: it waits only with none.
                 if not queue and mailbox.waiter is not None:
@@ -264,15 +264,21 @@ class Hub:
                 taken += 1
             elif self.put(mailbox, envelope):
                 taken += 1
+        if straight:
+            taken += self._send_straight(envelope, outcome, straight)
         self.delivered += taken
         self.taken, self.missed = taken, len(members) - taken
         if failed and relays is not None:
             self.relay_failed(envelope, relays.owner, failed)
-        if straight and envelope is self.sample:
-            self.took(envelope)
         if ready and not self._scheduled:
             self._scheduled = True
             self.loop.call_soon(self._serve_ready)
+
+    def _send_straight(self, envelope: Envelope, message: Any, sockets: list[FrameSocket]) -> int:
+        sockets[0].write_all(message, sockets)
+        if envelope is self.sample:
+            self.took(envelope)
+        return len(sockets)
 
     def _serve_ready(self) -> None:
         """Have the readers that wait handle what they got, for one slice of the loop's time."""
@@ -312,12 +318,7 @@ class Hub:
         topics = envelope.extra.get("t")
         if not topics:
             return chosen
-        had = self._copies.setdefault(envelope.id, set())
-        chosen = [mailbox for mailbox in chosen if mailbox.channel not in had]
-        had.update(mailbox.channel for mailbox in chosen)
-        while len(self._copies) > _COPIES_MAX:
-            self._copies.popitem(last=False)
-        return chosen
+        return self._copies.first(envelope.id, chosen)
 
     def _deliver_direct(self, channel: str, envelope: Envelope) -> None:
         mailbox = self.mailboxes.get(channel)

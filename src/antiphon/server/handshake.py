@@ -23,10 +23,13 @@ _OWN = frozenset((b"connection", b"upgrade", b"host"))
 # https://www.rfc-editor.org/rfc/rfc9110#section-5.6.2
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
+# Printable ASCII: what else a path has is quoted (RFC 3986), and this is what a log shows.
+_TARGET = re.compile(rb"[!-~]+").fullmatch
 # What an accept says itself; an application that says it too would say it twice.
 _RESERVED = frozenset((
     b"connection", b"upgrade", b"sec-websocket-accept", b"sec-websocket-extensions", b"sec-websocket-protocol",
 ))  # fmt: skip
+_FRAMING = frozenset((b"connection", b"content-length", b"transfer-encoding"))
 
 
 class BadRequest(Exception):
@@ -53,17 +56,30 @@ class Request(NamedTuple):
         return unquote(self.target.partition(b"?")[0].decode("latin-1"))
 
 
-# One object for each name of a header that browsers send: every open connection keeps its headers.
-_NAMES = {
-    name: name
-    for name in (
-        b"host", b"connection", b"upgrade", b"origin", b"cookie", b"user-agent", b"pragma", b"cache-control",
-        b"accept-encoding", b"accept-language", b"sec-websocket-key", b"sec-websocket-version",
-        b"sec-websocket-extensions", b"sec-websocket-protocol", b"authorization", b"x-forwarded-for",
-        b"x-forwarded-proto", b"x-real-ip", b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site",
-    )
-}  # fmt: skip
-_VALUES = {value: value for value in (b"Upgrade", b"websocket", b"13", b"no-cache", b"keep-alive, Upgrade")}
+# Headers of which many clients send the same: every open connection keeps its headers, so equal ones are one object.
+# None that is secret, or another for each client.
+_COMMON = frozenset((
+    b"host", b"connection", b"upgrade", b"origin", b"user-agent", b"pragma", b"cache-control", b"accept",
+    b"accept-encoding", b"accept-language", b"sec-websocket-version", b"sec-websocket-extensions",
+    b"sec-websocket-protocol", b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site", b"x-forwarded-proto",
+))  # fmt: skip
+# Of the others at least the name.
+_NAMES = {name: name for name in (b"cookie", b"authorization", b"sec-websocket-key", b"x-forwarded-for", b"x-real-ip")}
+_SHARED_MAX, _SHARED_BYTES = 512, 512
+_shared: dict[tuple[bytes, bytes], tuple[bytes, bytes]] = {}
+
+
+def _kept(header: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """Return the header as it is kept: the one that another connection has, where they are the same."""
+    name, value = header
+    if name not in _COMMON or len(value) > _SHARED_BYTES:
+        return (_NAMES[name], value) if name in _NAMES else header
+    found = _shared.get(header)
+    if found is None:
+        if len(_shared) >= _SHARED_MAX:
+            _shared.clear()  # somebody sends ever new ones; what is in use fills it again
+        found = _shared[header] = header
+    return found
 
 
 def parse_request(head: bytes, headers_max: int) -> Request:
@@ -88,13 +104,15 @@ def request_of(method: bytes, target: bytes, version: bytes, headers: Headers, h
         raise BadRequest(405, "a WebSocket is opened with GET", [(b"allow", b"GET")])
     if version != b"HTTP/1.1":
         raise BadRequest(505, "a WebSocket is opened with HTTP/1.1")
+    if not _TARGET(target):
+        raise BadRequest(400, "a target that is no path")
     kept: Headers = []
     # What the handshake itself is about.
     own: dict[bytes, list[bytes]] = {}
     for name, value in headers:
         if _CONTROL(value):
             raise BadRequest(400, "a header with a control character")
-        kept.append((_NAMES.get(name, name), _VALUES.get(value, value)))
+        kept.append(_kept((name, value)))
         if name in _OWN or name[:14] == b"sec-websocket-":
             own.setdefault(name, []).append(value)
     _check(own)
@@ -132,9 +150,8 @@ def _origin_form(target: bytes) -> bytes:
     scheme, separator, rest = target.partition(b"://")
     if not separator or not scheme.isalpha():
         raise BadRequest(400, "a target that is no path")
-    authority, slash, path = rest.partition(b"/")
-    query = b"" if slash else authority.partition(b"?")[2]
-    return slash + path if slash else b"/?" + query if query else b"/"
+    before, mark, query = rest.partition(b"?")  # first: a query may have slashes
+    return b"/" + before.partition(b"/")[2] + mark + query
 
 
 def _tokens(values: list[bytes]) -> list[str]:
@@ -182,19 +199,21 @@ def accepted(key: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def refused(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
-    """Return an HTTP answer that ends the connection."""
-    headers = list(headers)
-    given = {name for name, _ in headers}
-    if b"content-length" not in given:
-        headers.append((b"content-length", b"%d" % len(body)))
-    if b"content-type" not in given:
-        headers.append((b"content-type", b"text/plain; charset=utf-8"))
-    if b"connection" not in given:
-        headers.append((b"connection", b"close"))
+    """Return an HTTP answer that ends the connection. Raises ValueError for a status that cannot."""
+    if not 200 <= status <= 599:
+        raise ValueError(f"status: expected 200 to 599; got {status!r}")
+    # How long it is, and that nothing follows, is ours to say.
+    lines = [(name, value) for name, value in headers if name not in _FRAMING]
+    if status in (204, 304):
+        body = b""  # https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1
+    else:
+        lines.append((b"content-length", b"%d" % len(body)))
+        if body and all(name != b"content-type" for name, _ in lines):
+            lines.append((b"content-type", b"text/plain; charset=utf-8"))
+    lines.append((b"connection", b"close"))
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = ""
-    lines = [b"HTTP/1.1 %d %s" % (status, phrase.encode())]
-    lines += [name + b": " + value for name, value in headers]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+    said = [b"HTTP/1.1 %d %s" % (status, phrase.encode()), *(name + b": " + value for name, value in lines)]
+    return b"\r\n".join(said) + b"\r\n\r\n" + body

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from typing import cast
 
 from ..wire.deflate import Setting
-from ..wire.prebuilt import Prebuilt
+from ..wire.prebuilt import FrameSocket, Prebuilt
 from .writer import Turn, turn_of
 
 __all__ = ["ASKED", "CLOSING", "CONNECTING", "DENYING", "DONE", "LOST", "OPEN", "Outgoing"]
@@ -38,7 +39,9 @@ class Outgoing(asyncio.Protocol):
         "_setting",
         "_state",
         "_turn",
+        "full",
         "loop",
+        "straight",
         "transport",
     )
 
@@ -55,6 +58,8 @@ class Outgoing(asyncio.Protocol):
         self._paused = False  # the kernel takes no more, and the transport holds the rest
         self._drain: asyncio.Future[None] | None = None  # of drained()
         self._setting: Setting | None = None  # of permessage-deflate, if negotiated
+        self.straight = -1  # where a plain frame may be written right now
+        self.full = False  # more than the limit waits
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {_STATES[self._state]}{' paused' if self._paused else ''}>"
@@ -75,22 +80,31 @@ class Outgoing(asyncio.Protocol):
         self._state = LOST
         self._fd = -1
         self._out = None
-        self._paused = False
+        self._paused = self.full = False
+        self.straight = -1
         self._release()
 
     def pause_writing(self) -> None:
         """Learn that the client reads slower than it is written to."""
         self._paused = True
+        self.aim()
 
     def resume_writing(self) -> None:
         """Learn that it has caught up."""
         self._paused = False
+        self.aim()
         self._release()
 
     def _release(self) -> None:
         drain, self._drain = self._drain, None
         if drain is not None and not drain.done():
             drain.set_result(None)
+
+    def aim(self) -> None:
+        """Find out anew where plain frames go, and whether more is taken at all: something has changed."""
+        plain = self._state == OPEN and not self._paused and self._setting is None
+        self.straight = self._fd if plain else -1
+        self.full = self._paused and self.transport.get_write_buffer_size() > self._limit_bytes
 
     def limit(self, send_buffer_bytes: int) -> None:
         """Set how much may wait for the client."""
@@ -101,29 +115,28 @@ class Outgoing(asyncio.Protocol):
     def write(self, message: Prebuilt) -> bool:
         """Send a message at the end of this turn; False: more than the limit waits for the client already.
 
-        The hot path of a message to many. After the end it goes nowhere, as what was sent a moment before the end may.
+        After the end it goes nowhere, as what was sent a moment before the end may.
         """
+        turn = self._turn
+        if turn.batch is not None:
+            turn.spread()
+        if self._state != OPEN:
+            return True
+        setting = self._setting
+        data = message.frame if setting is None else message.compressed(setting)
         out = self._out
         if out is None:
-            if self._state != OPEN:
-                return True
-            if self._paused and self.transport.get_write_buffer_size() > self._limit_bytes:
+            if self.full:
                 return False
-            setting = self._setting
-            self._out = message.frame if setting is None else message.compressed(setting)
-            waiting = self._turn.waiting
-            if waiting:
-                waiting.append(self)
+            self._out = data
+            if turn.waiting:
+                turn.waiting.append(self)
             else:
-                self._turn.add(self)
-            return True
-        if self._state != OPEN:
+                turn.add(self)
             return True
         if self._held_bytes > _TURN_BYTES:
             self.flush()
             return self.write(message)
-        setting = self._setting
-        data = message.frame if setting is None else message.compressed(setting)
         if type(out) is list:
             out.append(data)
         else:
@@ -131,8 +144,13 @@ class Outgoing(asyncio.Protocol):
         self._held_bytes += len(data)
         return True
 
-    def _hold_back(self, data: bytes) -> None:
+    def write_all(self, message: Prebuilt, sockets: Sequence[FrameSocket]) -> None:
+        """Send a message to many sockets of this loop, none of which is ``full``."""
+        self._turn.add_all(message, cast("Sequence[Outgoing]", sockets))
+
+    def hold_back(self, data: bytes) -> None:
         """Send a frame of our own behind what this turn has."""
+        self._turn.spread()
         if self._out is None:
             self._out = data
             self._turn.add(self)
@@ -150,19 +168,26 @@ class Outgoing(asyncio.Protocol):
         if type(out) is list:
             out = b"".join(out)
             self._held_bytes = 0
+        data = cast("bytes", out)
         if self._fd >= 0 and not self._paused:
             try:
-                written = os.write(self._fd, out)  # type: ignore[arg-type]  # joined above
+                written = os.write(self._fd, data)
             except OSError:  # full, or broken: the transport finds out which, and says so
                 written = 0
-            if written == len(out):
+            if written == len(data):
                 return
-            out = out[written:]
-        self.transport.write(out)  # type: ignore[arg-type]  # joined above
+            data = data[written:]
+        self.pass_on(data)
+
+    def pass_on(self, data: bytes) -> None:
+        """Have the transport write what could not be written straight."""
+        self.transport.write(data)
+        if self._paused:
+            self.full = self.transport.get_write_buffer_size() > self._limit_bytes
 
     async def drained(self) -> None:
         """Wait until no more than the limit waits for the client, or it has gone."""
-        while self._paused and self._state == OPEN and self.transport.get_write_buffer_size() > self._limit_bytes:
+        while self.full and self._state == OPEN:
             if self._drain is None:
                 self._drain = self.loop.create_future()
             await asyncio.shield(self._drain)

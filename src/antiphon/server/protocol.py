@@ -29,6 +29,7 @@ from .incoming import Incoming
 from .opening import answer, scope_of
 from .outgoing import ASKED, CLOSING, CONNECTING, DENYING, DONE, LOST, OPEN
 from .settings import Settings, settings_of
+from .unmask import unmask
 
 __all__ = ["WebSocketProtocol"]
 
@@ -159,7 +160,7 @@ class WebSocketProtocol(Incoming):
                 self._finish()
             else:
                 self._pinged = True
-                self._hold_back(_PING)
+                self.hold_back(_PING)
                 timeout_s = self.settings.ping_timeout_s
                 if timeout_s is None:
                     self._pinged = False
@@ -221,6 +222,7 @@ class WebSocketProtocol(Incoming):
             self._request = None
             self._state = OPEN
             self.transport.write(said)
+            self.aim()
             if not self._paused:
                 self._watch_client()
             head, self._head = self._head, None
@@ -318,9 +320,10 @@ class WebSocketProtocol(Incoming):
 
     def close(self, code: int, reason: str) -> None:
         """Send a close frame, and wait for the client's for a time."""
-        self._hold_back(close_frame(code, reason))
+        self.hold_back(close_frame(code, reason))
         self.flush()
         self._state = CLOSING
+        self.aim()
         self.go_on()  # or its answer would not be seen
         self._watch(self.settings.close_timeout_s)
         self.tell({"type": "websocket.disconnect", "code": code, "reason": reason})
@@ -331,7 +334,7 @@ class WebSocketProtocol(Incoming):
         reader = self._reader
         if reader is None:
             reader = self._reader = FrameReader(
-                self.settings.max_bytes, self.settings.max_fragments, None if self._setting is None else inflate
+                self.settings.max_bytes, self.settings.max_fragments, None if self._setting is None else inflate, unmask
             )
         found: list[tuple[int, Any]] = []
         error: FrameError | None = None
@@ -347,13 +350,13 @@ class WebSocketProtocol(Incoming):
             elif opcode == CLOSE:
                 self._closed_by_client(*payload)
             elif opcode == PING and self._state == OPEN and not self._paused:
-                self._hold_back(frame(PONG, payload))
+                self.hold_back(frame(PONG, payload))
         if error is not None and self._state <= CLOSING:
             self._fail(error)
 
     def _closed_by_client(self, code: int, reason: str) -> None:
         if self._state == OPEN:
-            self._hold_back(close_frame(code))
+            self.hold_back(close_frame(code))
             self.flush()
             self.tell({"type": "websocket.disconnect", "code": code, "reason": reason})
         self._finish()

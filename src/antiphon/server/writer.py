@@ -1,41 +1,61 @@
 """Writes at the end of a turn of the loop what its sockets were given in it: one write a socket, in slices.
 
-A message to many sockets is put to each (0.2 us) and written later (some us, nearly all of it the kernel's), so a room
-of any size never keeps the loop longer than ``SLICE_S``; and messages that meet in one turn leave in one write.
+A message to many sockets is put down once, with the list of them, and written later (some us each, nearly all of it the
+kernel's), so a room of any size never keeps the loop longer than ``SLICE_S``. What meets another message in its turn is
+held by each socket for itself, and leaves with it in one write.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
+from os import write
 from time import monotonic
 from typing import Protocol
 from weakref import WeakKeyDictionary
+
+from ..wire.prebuilt import Prebuilt
 
 __all__ = ["Turn", "Written", "turn_of"]
 
 # As the hub's slices: so long may one callback keep the loop from its other sockets.
 SLICE_S = 0.005
+# Sockets that are written between two looks at the clock.
+_STRIDE = 16
 
 
 class Written(Protocol):
-    """A socket that holds bytes back until the end of the turn."""
+    """A socket that holds bytes back until the end of the turn.
+
+    ``straight``: the descriptor to write plain frames to, -1 where that is not the way.
+    """
+
+    straight: int
+
+    def write(self, message: Prebuilt, /) -> bool:
+        """Send a message behind what it holds."""
 
     def flush(self) -> None:
-        """Write them."""
+        """Write what it holds."""
+
+    def pass_on(self, data: bytes, /) -> None:
+        """Have the transport write what could not be written straight."""
 
 
 class Turn:
-    """The sockets of one loop that hold something back. Each puts itself in line once, by ``waiting`` and ``begin``."""
+    """What the sockets of one loop have to write: each that holds something, or one message of many."""
 
-    __slots__ = ("_loop", "waiting")
+    __slots__ = ("_loop", "batch", "waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.waiting: deque[Written] = deque()
+        # One message and those who are to get it, as long as it is all there is to write.
+        self.batch: tuple[Prebuilt, Sequence[Written]] | None = None
 
     def __repr__(self) -> str:
-        return f"<Turn {len(self.waiting)} sockets>"
+        return f"<Turn {len(self.batch[1]) if self.batch else len(self.waiting)} sockets>"
 
     def add(self, socket: Written) -> None:
         """Put a socket in line."""
@@ -43,17 +63,58 @@ class Turn:
             self._loop.call_soon(self._write)
         self.waiting.append(socket)
 
+    def add_all(self, message: Prebuilt, sockets: Sequence[Written]) -> None:
+        """Send a message to many sockets, none of which is full."""
+        if not self.waiting and self.batch is None:
+            self.batch = (message, sockets)
+            self._loop.call_soon(self._write)
+            return
+        self.spread()
+        for socket in sockets:
+            socket.write(message)
+
+    def spread(self) -> None:
+        """Let each socket hold its message itself: something else is to be written behind it."""
+        if self.batch is not None:
+            (message, sockets), self.batch = self.batch, None
+            for socket in sockets:
+                socket.write(message)
+
     def _write(self) -> None:
-        waiting = self.waiting
         until = monotonic() + SLICE_S
-        take = waiting.popleft
-        while waiting:
-            for _ in range(min(len(waiting), 16)):
-                take().flush()
+        if self.batch is not None:
+            (message, sockets), self.batch = self.batch, None
+            rest = _write_to_all(message, sockets, until)
+            if rest:
+                self.batch = (message, rest)
+        waiting = self.waiting
+        while waiting and self.batch is None:
+            for _ in range(min(len(waiting), _STRIDE)):
+                waiting.popleft().flush()
             if monotonic() >= until:
                 break
-        if waiting:
+        if waiting or self.batch is not None:
             self._loop.call_soon(self._write)
+
+
+def _write_to_all(message: Prebuilt, sockets: Sequence[Written], until: float) -> Sequence[Written]:
+    """Write one message to sockets until the time is over; return those that remain."""
+    frame, done = message.frame, 0
+    size = len(frame)
+    while True:
+        for socket in sockets[done : done + _STRIDE]:
+            if socket.straight < 0:
+                socket.write(message)
+                continue
+            try:
+                written = write(socket.straight, frame)
+            except OSError:  # full, or broken: the transport finds out which, and says so
+                written = 0
+            if written != size:
+                socket.pass_on(frame[written:])
+        done += _STRIDE
+        if done >= len(sockets) or monotonic() >= until:
+            return sockets[done:]
 
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turn] = WeakKeyDictionary()

@@ -15,6 +15,11 @@ __all__ = ["Setting", "compress", "inflate", "negotiate"]
 _NAME = "permessage-deflate"
 # What ends every message and is left out of it: https://www.rfc-editor.org/rfc/rfc7692#section-7.2.1
 _TAIL = b"\x00\x00\xff\xff"
+# An empty last block. What ends where a block does ends with it; within a block it is read as more of that block's data.
+_LAST = b"\x03\x00"
+# What follows where a sender has ended its last block itself, with the byte that makes the tail fit, or without it:
+# https://www.rfc-editor.org/rfc/rfc7692#section-7.2.3.4
+_ENDED = (b"", b"\x00" + _TAIL + _LAST, _TAIL + _LAST)
 _BITS_MAX = 15
 # zlib cannot compress with a window of 256 bytes: it takes one of 512 in its place, which such a client cannot read.
 _BITS_MIN = 9
@@ -82,15 +87,19 @@ def compress(payload: bytes, setting: Setting) -> bytes:
 
 
 def inflate(data: bytes, max_bytes: int) -> bytes:
-    """Return the payload of one message. Raises FrameError: it is broken, or longer than ``max_bytes``."""
+    """Return the payload of one message. Raises FrameError: it is broken or cut, or longer than ``max_bytes``."""
+    if not data:
+        return data  # of a sender whose zlib had nothing to flush
     inflater = zlib.decompressobj(wbits=-_BITS_MAX)
     try:
         # One byte more than allowed, so that no bomb is ever unpacked further.
-        payload = inflater.decompress(data + _TAIL, max_bytes + 1)
+        payload = inflater.decompress(data + _TAIL + _LAST, max_bytes + 1)
     except zlib.error as exc:
         raise FrameError(BAD_DATA, "compressed data that cannot be read") from exc
     if len(payload) > max_bytes:
         raise FrameError(TOO_BIG, f"a message may have {max_bytes} bytes")
-    if inflater.eof and inflater.unused_data != _TAIL:  # a last block may end it (section 7.2.3.4), and nothing follow
+    if not inflater.eof:
+        raise FrameError(BAD_DATA, "compressed data without an end")
+    if inflater.unused_data not in _ENDED:
         raise FrameError(BAD_DATA, "compressed data behind its end")
     return payload

@@ -157,6 +157,11 @@ class FrameReader:
             return
         if head:
             data = head + data
+        elif self._message is None:
+            text = small_text(data, self.max_bytes, self.unmask)
+            if text is not None:
+                found.append((TEXT, text))
+                return
         try:
             rest = self._frames(data, found)
         except FrameError:

@@ -6,7 +6,7 @@ the server of ours know each other by this module alone.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol
 
 from ..types import Event
@@ -84,9 +84,13 @@ class FrameSocket(Protocol):
 
     receive: Any
     send: Any
+    full: bool  # more than the limit waits for the client
 
     def write(self, message: Prebuilt, /) -> bool:
-        """Send a message; False, and nothing was sent, when more than the limit waits for the client already."""
+        """Send a message; False, and nothing was sent, when it is ``full``."""
+
+    def write_all(self, message: Prebuilt, sockets: Sequence[FrameSocket], /) -> None:
+        """Send a message to many sockets, of its loop and none of them ``full``; it need not be among them."""
 
     def drained(self) -> Awaitable[None]:
         """Wait until less than the limit waits for the client, or it has gone."""
