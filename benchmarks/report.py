@@ -124,7 +124,11 @@ def commit() -> str | None:
 def medians(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
     """Return {case: {figure: median over the rounds}}."""
     return {
-        case: {figure: statistics.median(each[case][figure] for each in rounds) for figure in figures}
+        # A figure may be missing of a round: how busy a server was that another program has never kept waiting.
+        case: {
+            figure: statistics.median(each[case][figure] for each in rounds if figure in each[case])
+            for figure in figures
+        }
         for case, figures in rounds[0].items()
     }
 

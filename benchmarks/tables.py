@@ -54,7 +54,7 @@ TABLES: Mapping[str, Sequence[Table]] = {
     ),
     "broadcast": (
         Table(
-            ("cpu_us_per_delivery", "deliveries_per_s", "queued_us_per_delivery", "burst_us_per_delivery"),
+            ("cpu_us_per_delivery", "deliveries_per_s", "single_us_per_delivery", "burst_us_per_delivery"),
         ),
         Table(("p50_ms", "p99_ms", "max_ms")),
     ),
@@ -87,7 +87,7 @@ WORDS: Mapping[str, str] = {
     "p99_ratio": "p99 to that of the room without it",
     "p99_without_ms": "p99 of the room without it, ms",
     "publishes_per_send": "`PUBLISH` a send",
-    "queued_us_per_delivery": "one more on its way: CPU a delivery, µs",
+    "single_us_per_delivery": "one at a time: CPU a delivery, µs",
     "read_by_it": "read by it in the end",
     "sends_per_s": "sends a second",
     "sent_to_it": "sent to the stalled client",

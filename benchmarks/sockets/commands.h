@@ -10,7 +10,7 @@ struct span {
 static struct span look(const struct set *set)
 {
     return (struct span){
-        clock_ns(CLOCK_MONOTONIC), clock_ns(server_clock), clock_ns(CLOCK_PROCESS_CPUTIME_ID), set->frames, set->reads,
+        clock_ns(CLOCK_MONOTONIC), clock_ns(server_clock), clock_ns(CLOCK_PROCESS_CPUTIME_ID) - idle_ns, set->frames, set->reads,
         set->lost, set->repeated, set->disordered, set->received, set->sent,
     };
 }
@@ -175,11 +175,13 @@ static void command_saturate(struct set *set, const char *rest)
     }
     struct span from = look(set);
     uint64_t until = from.wall + (uint64_t)(seconds * 1e9);
+    awake = 1;
     while (!broken && (clock_ns(CLOCK_MONOTONIC) < until || set->sent - from.sent < least * together)) {
         speak(set, (int)together);
         UNTIL(set->sent - set->oldest <= ahead * together && set->begun == set->sent, set, set->received);
     }
     UNTIL(set->oldest == set->sent, set, set->received);
+    awake = 0;
     answer(set, from);
 }
 
@@ -197,7 +199,7 @@ static void command_rate(struct set *set, const char *rest)
     struct span from = look(set);
     size_t first = set->timed = fresh ? 0 : set->timed;
     uint64_t next = from.wall;
-    set->timing = 1;
+    set->timing = awake = 1;
     while (!broken && set->sent - from.sent < count) {
         if (clock_ns(CLOCK_MONOTONIC) >= next) {
             if (set->sent - set->oldest == RING)
@@ -211,7 +213,7 @@ static void command_rate(struct set *set, const char *rest)
         turn(1000);
     }
     UNTIL(set->oldest == set->sent, set, set->received);
-    set->timing = 0;
+    set->timing = awake = 0;
     answer(set, from);
     if (broken)
         return;

@@ -15,25 +15,25 @@ PATHS = {"socketio": "/socket.io/?EIO=4&transport=websocket"}
 
 
 def saturation(server: rig.Rig, *, seconds: float, least: int = 2) -> dict[str, float]:
-    """Measure as many messages as go, one at a time: the next leaves the client when all have the one before."""
+    """Measure as many messages as go: one is always on its way while the one before is being delivered."""
     disturbed = server.disturbed()
-    found = server.ask("saturate", 0, seconds, least, 1, 0)
+    found = server.ask("saturate", 0, seconds, least, 1, 1)
     return {
         **disturbed(),
         "cpu_us_per_delivery": found["server_s"] / found["deliveries"] * 1e6,
         "deliveries_per_s": found["deliveries"] / found["seconds"],
+        "frames_per_read": found["frames"] / found["reads"],
         "server_busy": found["server_s"] / found["seconds"],
         "generator_busy": found["generator_s"] / found["seconds"],
     }
 
 
-def queued(server: rig.Rig, *, seconds: float, least: int = 2) -> dict[str, float]:
-    """Measure the same with one message more on its way, which a server may read while it writes the one before."""
-    found = server.ask("saturate", 0, seconds, least, 1, 1)
+def single(server: rig.Rig, *, seconds: float, least: int = 2) -> dict[str, float]:
+    """Measure messages one at a time: the next leaves when all have the one before, so nothing leaves with another."""
+    found = server.ask("saturate", 0, seconds, least, 1, 0)
     return {
-        "queued_us_per_delivery": found["server_s"] / found["deliveries"] * 1e6,
-        "queued_deliveries_per_s": found["deliveries"] / found["seconds"],
-        "queued_frames_per_read": found["frames"] / found["reads"],
+        "single_us_per_delivery": found["server_s"] / found["deliveries"] * 1e6,
+        "single_deliveries_per_s": found["deliveries"] / found["seconds"],
     }
 
 
@@ -54,7 +54,7 @@ def rate(server: rig.Rig, *, messages: int, per_s: float) -> dict[str, float]:
 
 PARTS: dict[str, Callable[..., dict[str, float]]] = {
     "saturation": saturation,
-    "queued": queued,
+    "single": single,
     "burst": burst,
     "rate": rate,
 }

@@ -14,7 +14,17 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-__all__ = ["BadRequest", "Headers", "Request", "accepted", "checked", "parse_request", "refused", "request_of"]
+__all__ = [
+    "HEAD_BYTES_MAX",
+    "BadRequest",
+    "Headers",
+    "Request",
+    "accepted",
+    "checked",
+    "parse_request",
+    "refused",
+    "request_of",
+]
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 Headers = list[tuple[bytes, bytes]]
@@ -66,6 +76,8 @@ _COMMON = frozenset((
 # Of the others at least the name.
 _NAMES = {name: name for name in (b"cookie", b"authorization", b"sec-websocket-key", b"x-forwarded-for", b"x-real-ip")}
 _SHARED_MAX, _SHARED_BYTES = 512, 512
+# A request's head may have so much; uvicorn's own parsers have limits near it, where they have one.
+HEAD_BYTES_MAX = 1 << 16
 _shared: dict[tuple[bytes, bytes], tuple[bytes, bytes]] = {}
 
 
@@ -109,10 +121,18 @@ def request_of(method: bytes, target: bytes, version: bytes, headers: Headers, h
     kept: Headers = []
     # What the handshake itself is about.
     own: dict[bytes, list[bytes]] = {}
-    for name, value in headers:
-        if _CONTROL(value):
-            raise BadRequest(400, "a header with a control character")
-        kept.append(_kept((name, value)))
+    size = len(target)
+    for header in headers:
+        found = _shared.get(header)
+        if found is None:  # another connection's was looked at then
+            if _CONTROL(header[1]):
+                raise BadRequest(400, "a header with a control character")
+            size += len(header[0]) + len(header[1])
+            if size > HEAD_BYTES_MAX:
+                raise BadRequest(431, "the request's head is too long")
+            found = _kept(header)
+        kept.append(found)
+        name, value = found
         if name in _OWN or name[:14] == b"sec-websocket-":
             own.setdefault(name, []).append(value)
     _check(own)

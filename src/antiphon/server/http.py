@@ -38,17 +38,18 @@ class HTTPProtocol(_Base):  # type: ignore[misc]  # see above
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._settings = settings_of(config)
+        self._clock = clock_of(self.loop)
 
     def connection_made(self, transport: Any) -> None:
         """Take over a transport, and wait for the head of its first request for so long."""
         super().connection_made(transport)
-        clock_of(self.loop).watch(self, self._settings.handshake_timeout_s)
+        self._clock.watch(self, self._settings.handshake_timeout_s)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the client."""
         super().data_received(data)
         if self.deadline_s and (self.cycle is not None or self.transport.get_protocol() is not self):
-            clock_of(self.loop).forget(self)  # its head was read; or it has become a WebSocket
+            self._clock.forget(self)  # its head was read; or it has become a WebSocket
 
     def handle_websocket_upgrade(self, *args: Any) -> None:
         """Hand the connection over: to our own class as it was parsed, not as text to be parsed again."""
@@ -70,7 +71,7 @@ class HTTPProtocol(_Base):  # type: ignore[misc]  # see above
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Learn that the transport is gone."""
-        clock_of(self.loop).forget(self)
+        self._clock.forget(self)
         super().connection_lost(exc)
 
     def overdue(self) -> None:

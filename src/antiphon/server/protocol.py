@@ -23,8 +23,7 @@ from ..wire.codes import close_code
 from ..wire.deflate import inflate
 from ..wire.frames import BINARY, CLOSE, NORMAL, PING, PONG, TEXT, FrameError, FrameReader, close_frame, frame
 from ..wire.prebuilt import Prebuilt, prebuilt_text
-from .clock import clock_of
-from .handshake import BadRequest, Request, checked, parse_request, refused, request_of
+from .handshake import HEAD_BYTES_MAX, BadRequest, Request, checked, parse_request, refused, request_of
 from .incoming import Incoming
 from .opening import answer, scope_of
 from .outgoing import ASKED, CLOSING, CONNECTING, DENYING, DONE, LOST, OPEN
@@ -35,8 +34,6 @@ __all__ = ["WebSocketProtocol"]
 
 logger = logging.getLogger("uvicorn.error")
 
-# A request's head may have so much; uvicorn's own parsers have limits near it.
-_HEAD_BYTES = 1 << 16
 # At a shutdown, what a client may take to answer the close frame. It is told to come back, and loses nothing by it.
 _LAST_S = 2.0
 # Connections that one second of a drain lets go: they come back somewhere, all with a handshake and a log-in.
@@ -98,7 +95,7 @@ class WebSocketProtocol(Incoming):
                 self._read(data)
         elif self._state == ASKED:
             head, end, rest = (self._head + data if self._head else data).partition(b"\r\n\r\n")
-            if len(head) > _HEAD_BYTES:
+            if len(head) > HEAD_BYTES_MAX:
                 self._refuse(431, "the request's head is too long")
             elif end:
                 self._head = rest or None
@@ -119,7 +116,7 @@ class WebSocketProtocol(Incoming):
         before = self._state
         super().connection_lost(exc)
         self._server.connections.discard(self)
-        clock_of(self.loop).forget(self)
+        self._turn.clock.forget(self)
         if before in (CONNECTING, DENYING, OPEN):
             self.tell({"type": "websocket.disconnect", "code": 1006, "reason": ""})
 
@@ -138,7 +135,7 @@ class WebSocketProtocol(Incoming):
     # Deadlines
 
     def _watch(self, seconds: float | None) -> None:
-        clock_of(self.loop).watch(self, seconds)
+        self._turn.clock.watch(self, seconds)
 
     def _watch_client(self) -> None:
         self._pinged = False
@@ -193,8 +190,6 @@ class WebSocketProtocol(Incoming):
         """Take a request that was parsed already, with the scope that uvicorn's HTTP made of it."""
         method, version, headers = asked["method"].encode(), asked["http_version"].encode(), asked["headers"]
         try:
-            if len(target) + sum(len(name) + len(value) for name, value in headers) > _HEAD_BYTES:
-                raise BadRequest(431, "the request's head is too long")
             request = request_of(method, target, b"HTTP/" + version, headers, self.settings.max_headers)
         except BadRequest as exc:
             self._refuse(exc.status, str(exc), exc.headers)

@@ -16,6 +16,7 @@ from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from ..wire.prebuilt import Prebuilt
+from .clock import clock_of
 
 __all__ = ["Turn", "Written", "turn_of"]
 
@@ -46,10 +47,11 @@ class Written(Protocol):
 class Turn:
     """What the sockets of one loop have to write: each that holds something, or one message of many."""
 
-    __slots__ = ("_loop", "batch", "waiting")
+    __slots__ = ("_loop", "batch", "clock", "waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self.clock = clock_of(loop)  # beside it, so that a socket keeps one reference
         self.waiting: deque[Written] = deque()
         # One message and those who are to get it, as long as it is all there is to write.
         self.batch: tuple[Prebuilt, Sequence[Written]] | None = None
