@@ -52,13 +52,13 @@ class DjangoFramework(seam.Framework):
     @staticmethod
     def _mapping(setting: str) -> Mapping[str, Any]:
         # Asked at every connect: Django raises and catches for a setting that is not there, which takes 20 us.
-        wrapped = settings._wrapped
-        if _without.get(setting) is wrapped and setting not in vars(wrapped):
+        wrapped: Any = vars(settings).get("_wrapped")
+        if wrapped is not None and _without.get(setting) is wrapped and setting not in vars(wrapped):
             return _NOTHING
         # The same object each time: who keeps what was made of it asks whether it is still that.
         value = getattr(settings, setting, None) or _NOTHING
         if value is _NOTHING:
-            _without[setting] = settings._wrapped
+            _without[setting] = vars(settings).get("_wrapped")
         if not isinstance(value, Mapping):
             raise ImproperlyConfigured(f"{setting}: expected a dict; got {value!r:.120}")
         return value
