@@ -19,6 +19,7 @@ from antiphon import (
     get_channel_layer,
     group_send,
     groups_send,
+    relay,
     send,
     user_send,
 )
@@ -186,6 +187,18 @@ async def with_a_layer(layer: InMemoryChannelLayer, user: User, scope: Scope) ->
 @database_sync_to_async
 def load(pk: int) -> str:
     return str(pk)
+
+
+class Prices(AsyncJsonWebsocketConsumer):
+    json_encoder = "fast"
+    send_buffer_limit = 100_000
+
+    @relay
+    def price_changed(event: dict[str, Any]) -> dict[str, Any]:
+        return {"price": event["price"]}
+
+
+assert_type(Prices.price_changed({"price": 1}), dict[str, Any])
 
 
 async def test_a_consumer() -> None:

@@ -65,6 +65,7 @@ class HTTPProtocol(_Base):  # type: ignore[misc]  # see above
             protocol.connection_made(self.transport)
             protocol.take_request(self.url, self.scope)
             self.transport.set_protocol(protocol)
+            self.parser = None  # it has this object, and this object has it
         # Or these would keep this object and its parser until the next sweep of the garbage collector.
         self.flow = self.scope = self.headers = None
         self.pipeline.clear()

@@ -290,7 +290,7 @@ class WebSocketProtocol(Incoming):
             self.close(code, reason)
 
     async def send(self, event: Event) -> None:
-        """As ASGI. Raises ClientDisconnected (an OSError) once the client has gone, RuntimeError out of order."""
+        """As ASGI. Raises ClientDisconnected (an OSError) once the connection has ended, RuntimeError out of order."""
         kind = event["type"]
         if self._state == OPEN:
             if kind == "websocket.send":
@@ -308,10 +308,8 @@ class WebSocketProtocol(Incoming):
             self._answer(event)
         elif self._state == DENYING:
             self._deny(event)
-        elif kind == "websocket.send" or self._state == LOST:
-            raise ClientDisconnected
         else:
-            raise RuntimeError(f"Unexpected ASGI message {kind!r}: the connection is closed")
+            raise ClientDisconnected
 
     def close(self, code: int, reason: str) -> None:
         """Send a close frame, and wait for the client's for a time."""

@@ -80,7 +80,7 @@ class Turn:
         if self.batch is not None:
             (message, sockets), self.batch = self.batch, None
             for socket in sockets:
-                socket.write(message)
+                _write_behind(socket, message)
 
     def _write(self) -> None:
         until = monotonic() + SLICE_S
@@ -106,7 +106,7 @@ def _write_to_all(message: Prebuilt, sockets: Sequence[Written], until: float) -
     while True:
         for socket in sockets[done : done + _STRIDE]:
             if socket.straight < 0:
-                socket.write(message)
+                _write_behind(socket, message)
                 continue
             try:
                 written = write(socket.straight, frame)
@@ -117,6 +117,12 @@ def _write_to_all(message: Prebuilt, sockets: Sequence[Written], until: float) -
         done += _STRIDE
         if done >= len(sockets) or monotonic() >= until:
             return sockets[done:]
+
+
+def _write_behind(socket: Written, message: Prebuilt) -> None:
+    # It was taken when the socket was not full. If it is now, one message more does no harm, and a lost one would.
+    if not socket.write(message):
+        socket.pass_on(message.frame)
 
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turn] = WeakKeyDictionary()

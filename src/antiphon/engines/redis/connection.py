@@ -320,6 +320,7 @@ def look(done: asyncio.Future[Any]) -> None:
 
 async def until_ended(connection: Connection, future: asyncio.Future[Any]) -> Any:
     """Wait for a reply, or for the end of the connection. Raises EngineUnavailable then."""
+    future.add_done_callback(look)  # it may fail when nobody waits any more
     await asyncio.wait((future, connection.ended), return_when=asyncio.FIRST_COMPLETED)
     if not future.done():
         raise EngineUnavailable(connection.ended.result())
