@@ -104,7 +104,7 @@ class Envelope:
         except AttributeError:
             kept = self._kept = {}
         if key not in kept:
-            kept[key] = make(codec.decode(self.body))
+            kept[key] = make(self.message())
         return kept[key]
 
 

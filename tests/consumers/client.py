@@ -7,11 +7,12 @@ import json
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
+from antiphon import get_channel_layer
 from antiphon.generic.websocket import AsyncWebsocketConsumer
 from antiphon.types import Event
 from tests.waiting import until
 
-__all__ = ["HTTP", "Client", "Echo", "left", "until", "user"]
+__all__ = ["HTTP", "Client", "Echo", "left", "members", "until", "user"]
 
 LIMIT_S = 30.0
 HTTP = {"type": "http", "method": "GET"}
@@ -27,6 +28,12 @@ class Echo(AsyncWebsocketConsumer):
 def user(pk: Any) -> Any:
     """Return somebody who is logged in."""
     return SimpleNamespace(pk=pk, is_authenticated=True)
+
+
+def members(group: str) -> int:
+    """Count the members of a group of the default layer, on whichever loops of this process."""
+    layer: Any = get_channel_layer()
+    return sum(len(node.hub.members.get(f"g:{group}", ())) for node in layer._alive())
 
 
 class Client:

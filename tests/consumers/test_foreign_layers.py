@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from antiphon import framework
+from antiphon import framework, relay
 from antiphon.consumer import AsyncConsumer
 from antiphon.exceptions import InvalidChannelLayerError
 from antiphon.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
@@ -221,3 +221,17 @@ async def test_limits_and_grace_hold_over_a_foreign_layer(layer: Foreign) -> Non
         await client.ended()
     await until(lambda: layer.groups == {})
     assert log == ["begun"]
+
+
+async def test_relays_work_for_messages_of_a_foreign_layer(layer: Foreign) -> None:
+    class App(AsyncWebsocketConsumer):
+        groups = ["g"]
+
+        @relay
+        def note(message: Any) -> Any:
+            return message["text"]
+
+    async with Client(App.as_asgi()) as client:
+        await client.connect()
+        await layer.group_send("g", {"type": "note", "text": "relayed"})
+        assert await client.next_text() == "relayed"

@@ -1,4 +1,4 @@
-"""Relays: one call for all, in every member's order, on any server."""
+"""Relays: one call for all members of a class, whatever it returns; and what cannot be one."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from antiphon import get_channel_layer, relay
 from antiphon.consumers import AsyncHttpConsumer, Relay, WebsocketConsumer
 from antiphon.generic.websocket import AsyncJsonWebsocketConsumer, AsyncWebsocketConsumer
 from antiphon.testing import WebsocketCommunicator
 from antiphon.types import Event
-from tests.consumers.client import HTTP, Client
+from tests.consumers.client import HTTP, Client, members
 from tests.server.uvicorns import serving
 from tests.waiting import until
 
@@ -46,11 +44,6 @@ def _no_calls() -> None:
 
 def layer() -> Any:
     return get_channel_layer()
-
-
-def members(group: str) -> int:
-    """Count the members of a group, on whichever loop of this process."""
-    return sum(len(node.hub.members.get(f"g:{group}", ())) for node in layer()._alive())
 
 
 def drops() -> dict[str, int]:
@@ -367,6 +360,11 @@ def test_what_can_be_called_with_the_message_is_taken(function: Callable[[Any], 
         assert isinstance(relay(function), Relay)
 
 
+def test_it_is_written_without_parentheses() -> None:
+    with pytest.raises(TypeError, match="write @relay, without parentheses"):
+        relay()
+
+
 def test_it_is_called_as_a_plain_function_in_tests() -> None:
     assert Room.said({"text": "x"}) == "x"
     assert Room().said({"text": "y"}) == "y"
@@ -413,128 +411,3 @@ async def test_a_result_that_is_no_json_is_the_relays_failure(caplog: pytest.Log
         receipt = await layer().group_send("g", {"type": "note"})
         assert receipt.dropped == 1
         assert "not JSON serializable" in caplog.text
-
-
-# Order, whatever comes between
-
-
-class Gated(AsyncWebsocketConsumer):
-    """Accepts and closes when it is told to; the rest as a room does."""
-
-    groups = ["gated"]
-
-    async def connect(self) -> None:
-        pass
-
-    async def opening(self, message: Any) -> None:
-        await asyncio.sleep(0)
-        await self.accept()
-        await self.send(text_data="open")
-
-    async def closing(self, message: Any) -> None:
-        await asyncio.sleep(0)
-        await self.close()
-
-    @relay
-    def said(message: Any) -> str:
-        return str(message["text"])
-
-    async def twice(self, message: Any) -> None:
-        await self.send(text_data=f"{message['text']}.1")
-        await asyncio.sleep(0)
-        await self.send(text_data=f"{message['text']}.2")
-
-
-class Hesitating(Client):
-    """A server whose ``send`` takes turns of the loop."""
-
-    waits: list[int]
-
-    async def _send(self, event: Event) -> None:
-        for _ in range(self.waits.pop() if self.waits else 0):
-            await asyncio.sleep(0)
-        await super()._send(event)
-
-
-PAUSES = st.integers(0, 3)
-PLAY = st.tuples(
-    st.lists(PAUSES, max_size=5),  # relays before accept, each with turns of the loop after it
-    st.lists(st.tuples(st.sampled_from(["said", "twice"]), PAUSES), max_size=12),
-    st.booleans(),  # closed, and more is said
-)
-
-
-def script(play: tuple[list[int], list[tuple[str, int]], bool]) -> tuple[list[tuple[dict[str, Any], int]], list[str]]:
-    """Return the messages to send, each with the turns of the loop after it, and what a client is to see."""
-    before, after, closed = play
-    messages: list[tuple[dict[str, Any], int]] = []
-    seen: list[str] = []
-    for number, pause in enumerate(before):
-        messages.append(({"type": "said", "text": f"b{number}"}, pause))
-        seen.append(f"b{number}")
-    messages.append(({"type": "opening"}, 0))
-    seen.append("open")
-    for number, (kind, pause) in enumerate(after):
-        messages.append(({"type": kind, "text": f"{number}"}, pause))
-        seen += [f"{number}"] if kind == "said" else [f"{number}.1", f"{number}.2"]
-    if closed:
-        messages += [
-            ({"type": "closing"}, 1),
-            ({"type": "said", "text": "late"}, 0),
-            ({"type": "twice", "text": "l"}, 0),
-        ]
-    else:
-        messages.append(({"type": "said", "text": "end"}, 0))
-        seen.append("end")
-    return messages, seen
-
-
-async def play_out(messages: list[tuple[dict[str, Any], int]]) -> None:
-    for message, pause in messages:
-        await layer().group_send("gated", message)
-        for _ in range(pause):
-            await asyncio.sleep(0)
-
-
-@settings(max_examples=60, deadline=None)
-@given(play=PLAY, waits=st.lists(st.lists(PAUSES, max_size=20), min_size=2, max_size=2))
-def test_every_member_sees_relays_and_handlers_in_the_order_of_the_sends(play: Any, waits: list[list[int]]) -> None:
-    messages, seen = script(play)
-
-    async def run() -> None:
-        app = Gated.as_asgi()
-        async with Hesitating(app) as one, Hesitating(app) as two:
-            for client, turns in zip((one, two), waits, strict=True):
-                client.waits = list(turns)
-                client.put({"type": "websocket.connect"})
-            await until(lambda: members("gated") == 2)
-            await play_out(messages)
-            for client in (one, two):
-                await until(lambda client=client: len(client.texts) >= len(seen))  # type: ignore[misc]
-                if play[2]:
-                    await client.ended()
-                assert client.texts == seen
-        await layer().close()
-
-    asyncio.run(run())
-
-
-@settings(max_examples=25, deadline=None)
-@given(play=PLAY)
-def test_and_on_our_server_too(play: Any) -> None:
-    messages, seen = script(play)
-
-    async def run() -> None:
-        async with serving(Gated.as_asgi()) as server:
-            clients = [await server.connect() for _ in range(2)]
-            answers = [asyncio.create_task(client.ask()) for client in clients]
-            await until(lambda: members("gated") == 2)
-            await play_out(messages)
-            for client, answer in zip(clients, answers, strict=True):
-                assert (await answer).startswith(b"HTTP/1.1 101 ")
-                assert [(await client.frame())[1].decode() for _ in seen] == seen
-                if play[2]:
-                    assert await client.closed() == (1000, "")
-        await layer().close()
-
-    asyncio.run(run())

@@ -23,11 +23,12 @@ LIMIT_S = 30.0
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 
-def masked(opcode: int, payload: bytes, *, fin: bool = True, mask: bytes = b"\x01\x02\x03\x04") -> bytes:
-    """Return a frame as a client sends it."""
-    first, second, *_ = frame(opcode, payload)
-    head = frame(opcode, payload)[: len(frame(opcode, payload)) - len(payload)]
-    return bytes((first if fin else first & 0x7F, second | 0x80)) + head[2:] + mask + unmasked(payload, mask)
+def masked(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0) -> bytes:
+    """Return a frame as a client sends it. ``rsv``: its reserved bits, 4 for the first."""
+    mask = b"\x37\xfa\x21\x3d"
+    whole = frame(opcode, payload)
+    first, second, *length = whole[: len(whole) - len(payload)]
+    return bytes(((first if fin else first & 0x7F) | rsv << 4, second | 0x80, *length)) + mask + unmasked(payload, mask)
 
 
 class Raw:
@@ -92,12 +93,14 @@ class Raw:
             if first & 0x0F == CLOSE:
                 return int.from_bytes(payload[:2], "big"), payload[2:].decode()
 
-    async def ended(self) -> None:
-        """Wait until the server has closed the connection."""
+    async def ended(self) -> bytes:
+        """Wait until the server has closed the connection; return what came before that."""
+        came = b""
         async with asyncio.timeout(LIMIT_S):
             with contextlib.suppress(ConnectionError):
-                while await self.reader.read(1 << 16):
-                    pass
+                while data := await self.reader.read(1 << 16):
+                    came += data
+        return came
 
 
 class Uvicorn:

@@ -23,10 +23,8 @@ from antiphon.wire.frames import (
     TOO_BIG,
     FrameError,
     FrameReader,
-    binary_frame,
     close_frame,
     frame,
-    text_frame,
     unmasked,
 )
 from tests.server.uvicorns import masked
@@ -58,7 +56,9 @@ def refused(*data: bytes, **options: Any) -> int:
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 100_000])
 def test_a_frame_is_what_another_library_reads(size: int) -> None:
     reader = StreamReader()
-    reader.feed_data(binary_frame(b"x" * size) + text_frame("ü" * size) + frame(PING, b"") + close_frame(4000, "bye"))
+    reader.feed_data(
+        frame(BINARY, b"x" * size) + frame(TEXT, ("ü" * size).encode()) + frame(PING, b"") + close_frame(4000, "bye")
+    )
     parsed = []
     for _ in range(4):
         steps = Frame.parse(reader.read_exact, mask=False)
@@ -246,10 +246,8 @@ def test_many_small_fragments_take_no_more_memory_than_the_message() -> None:
 # Compressed
 
 
-def compressed(payload: bytes, *, first: int = 0xC1) -> bytes:
-    data = compress(payload, Setting())
-    whole = masked(TEXT, data)
-    return bytes((first,)) + whole[1:]
+def compressed(payload: bytes) -> bytes:
+    return masked(TEXT, compress(payload, Setting()), rsv=4)
 
 
 def test_a_compressed_message_is_read_where_that_was_agreed() -> None:
@@ -259,11 +257,9 @@ def test_a_compressed_message_is_read_where_that_was_agreed() -> None:
 
 def test_only_the_first_frame_of_a_message_says_that_it_is_compressed() -> None:
     data = compress(b"text " * 100, Setting())
-    one = masked(TEXT, data[:5], fin=False)
-    first = bytes((one[0] | 0x40,)) + one[1:]
+    first = masked(TEXT, data[:5], fin=False, rsv=4)
     assert read(first, masked(CONTINUATION, data[5:]), inflate=inflate) == [(TEXT, "text " * 100)]
-    second = masked(CONTINUATION, data[5:])
-    assert refused(first, bytes((second[0] | 0x40,)) + second[1:], inflate=inflate) == PROTOCOL_ERROR
+    assert refused(first, masked(CONTINUATION, data[5:], rsv=4), inflate=inflate) == PROTOCOL_ERROR
 
 
 def test_a_compressed_message_is_measured_by_what_it_becomes() -> None:

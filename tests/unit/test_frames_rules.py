@@ -27,19 +27,11 @@ from antiphon.wire.frames import (
     small_text,
     unmasked,
 )
+from tests.server.uvicorns import masked
 
 CONTINUATION, PROTOCOL_ERROR, POLICY = 0, 1002, 1008
 MASK = b"\x37\xfa\x21\x3d"
 Found = list[tuple[int, object]]
-
-
-def sent(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0) -> bytes:
-    """Return a frame as a client sends it."""
-    whole = frame(opcode, payload)
-    head = bytearray(whole[: len(whole) - len(payload)])
-    head[0] = (head[0] if fin else head[0] & 0x7F) | rsv << 4
-    head[1] |= 0x80
-    return bytes(head) + MASK + unmasked(payload, MASK)
 
 
 def reader(max_bytes: int = 1 << 20, max_fragments: int = 1000, *, deflate: bool = False) -> FrameReader:
@@ -70,44 +62,45 @@ def test_a_close_code_that_may_not_be_sent_is_named(code: int) -> None:
 
 @pytest.mark.parametrize("code", [*range(1000, 1004), *range(1007, 1015), 3000, 3999, 4000, 4999])
 def test_every_other_close_code_is_read(code: int) -> None:
-    assert read(sent(CLOSE, code.to_bytes(2, "big") + b"bye"))[0] == [(CLOSE, (code, "bye"))]
+    assert read(masked(CLOSE, code.to_bytes(2, "big") + b"bye"))[0] == [(CLOSE, (code, "bye"))]
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 100_000])
 @pytest.mark.parametrize("split", [997, 64])
 def test_frames_in_small_reads_are_unmasked_from_where_they_were(size: int, split: int) -> None:
     text, data = "*" * size, os.urandom(size)
-    stream = sent(TEXT, text.encode()) + sent(BINARY, data)
+    stream = masked(TEXT, text.encode()) + masked(BINARY, data)
     parts = [stream[at : at + split] for at in range(0, len(stream), split)]
     assert read(*parts) == ([(TEXT, text), (BINARY, data)], None)
 
 
 def test_what_is_read_is_bytes_and_not_a_buffer() -> None:
-    [(_, whole), (_, pieces)] = read(sent(BINARY, b"x"), sent(BINARY, b"a", fin=False), sent(CONTINUATION, b"b"))[0]
+    [(_, whole), (_, pieces)] = read(masked(BINARY, b"x"), masked(BINARY, b"a", fin=False), masked(CONTINUATION, b"b"))[
+        0
+    ]
     assert type(whole) is type(pieces) is bytes
 
 
 @pytest.mark.parametrize("opcode", [PING, PONG, CLOSE])
 def test_a_long_control_frame_is_refused_before_its_length_has_come(opcode: int) -> None:
-    assert read(sent(opcode, b"x" * 126)[:2])[1] == PROTOCOL_ERROR
+    assert read(masked(opcode, b"x" * 126)[:2])[1] == PROTOCOL_ERROR
 
 
 @pytest.mark.parametrize("fin", [True, False])
 def test_a_small_text_does_not_slip_into_a_fragmented_message(fin: bool) -> None:
-    assert read(sent(BINARY, b"a", fin=False), sent(TEXT, b"b", fin=fin))[1] == PROTOCOL_ERROR
+    assert read(masked(BINARY, b"a", fin=False), masked(TEXT, b"b", fin=fin))[1] == PROTOCOL_ERROR
 
 
 def test_text_in_one_frame_is_refused_as_soon_as_it_can_be_none() -> None:
-    assert read(sent(TEXT, b"valid \xf4\x90\x80\x80 and more")[: 6 + 8])[1] == BAD_DATA
-    assert read(*bytewise(sent(TEXT, b"\xce\xba\xe1\xbd")))[1] == BAD_DATA  # ends within a character
+    assert read(masked(TEXT, b"valid \xf4\x90\x80\x80 and more")[: 6 + 8])[1] == BAD_DATA
+    assert read(*bytewise(masked(TEXT, b"\xce\xba\xe1\xbd")))[1] == BAD_DATA  # ends within a character
 
 
 def test_nothing_is_read_behind_an_end() -> None:
-    for ends in (sent(CLOSE, b"\x03\xe8"), sent(3)):
+    for ends in (masked(CLOSE, b"\x03\xe8"), masked(3)):
         by = reader()
         read(ends, by=by)
-        assert read(sent(TEXT, b"x"), b"\xff\xff", by=by) == ([], None)
-        assert not by.idle  # or it would be made anew
+        assert read(masked(TEXT, b"x"), b"\xff\xff", by=by) == ([], None)
 
 
 def test_a_length_of_64_bits_is_refused() -> None:
@@ -116,12 +109,12 @@ def test_a_length_of_64_bits_is_refused() -> None:
 
 
 def test_a_small_message_is_measured_too() -> None:
-    assert read(sent(TEXT, b"xyz"), by=reader(2))[1] == TOO_BIG
+    assert read(masked(TEXT, b"xyz"), by=reader(2))[1] == TOO_BIG
 
 
 def test_a_frame_in_small_reads_holds_no_more_than_its_payload() -> None:
     by = reader()
-    data = sent(BINARY, b"x" * 200_000)
+    data = masked(BINARY, b"x" * 200_000)
     tracemalloc.start()
     try:
         for at in range(0, 190_000, 100):
@@ -132,15 +125,12 @@ def test_a_frame_in_small_reads_holds_no_more_than_its_payload() -> None:
     assert held < 300_000
 
 
-def test_an_idle_reader_holds_nothing_and_says_so() -> None:
+def test_a_reader_holds_nothing_between_messages_and_says_so() -> None:
     by = reader()
-    assert by.idle
-    for part in (sent(TEXT, b"x")[:3], sent(TEXT, b"a", fin=False)):
-        by = reader()
-        read(part, by=by)
-        assert not by.idle
-    read(sent(CONTINUATION, b"b"), sent(PING, b"?"), by=by)
-    assert by.idle
+    read(masked(TEXT, b"a", fin=False), masked(TEXT, b"x")[:1], by=by)
+    assert repr(by) == "<FrameReader 2 bytes held>"
+    by = reader()
+    read(masked(TEXT, b"a", fin=False), masked(CONTINUATION, b"b"), masked(PING, b"?"), by=by)
     assert repr(by) == "<FrameReader 0 bytes held>"
 
 
@@ -148,20 +138,20 @@ def test_what_cannot_be_compressed_may_be_longer_than_the_limit_while_it_travels
     payload = os.urandom(1000)
     packed = compress(payload, Setting())
     assert len(packed) > 1000
-    assert read(sent(BINARY, packed, rsv=4), by=reader(1000, deflate=True)) == ([(BINARY, payload)], None)
-    assert read(sent(BINARY, b"x" * 1500, rsv=4)[:4], by=reader(1000, deflate=True))[1] == TOO_BIG
+    assert read(masked(BINARY, packed, rsv=4), by=reader(1000, deflate=True)) == ([(BINARY, payload)], None)
+    assert read(masked(BINARY, b"x" * 1500, rsv=4)[:4], by=reader(1000, deflate=True))[1] == TOO_BIG
 
 
 def test_a_compressed_message_may_come_in_fragments_and_bytewise() -> None:
     packed = compress(b"Hello, Hello, Hello", Setting())
-    pieces = sent(TEXT, packed[:5], fin=False, rsv=4) + sent(PING) + sent(CONTINUATION, packed[5:])
+    pieces = masked(TEXT, packed[:5], fin=False, rsv=4) + masked(PING) + masked(CONTINUATION, packed[5:])
     found = read(*bytewise(pieces), by=reader(deflate=True))
     assert found == ([(PING, b""), (TEXT, "Hello, Hello, Hello")], None)
 
 
 @pytest.mark.parametrize("size", [1, 125])
 def test_one_small_whole_text_is_read_without_a_reader(size: int) -> None:
-    assert small_text(sent(TEXT, b"x" * size), 1000) == "x" * size
+    assert small_text(masked(TEXT, b"x" * size), 1000) == "x" * size
 
 
 @pytest.mark.parametrize(
@@ -169,15 +159,15 @@ def test_one_small_whole_text_is_read_without_a_reader(size: int) -> None:
     [
         b"",
         b"\x81",
-        sent(TEXT),
-        sent(TEXT, b"x")[:-1],
-        sent(TEXT, b"x") + b"\x81",
-        sent(TEXT, b"x" * 126),
-        sent(TEXT, b"x", fin=False),
-        sent(TEXT, b"x", rsv=4),
-        sent(BINARY, b"x"),
-        sent(TEXT, b"\xff"),
-        sent(TEXT, b"x" * 101),
+        masked(TEXT),
+        masked(TEXT, b"x")[:-1],
+        masked(TEXT, b"x") + b"\x81",
+        masked(TEXT, b"x" * 126),
+        masked(TEXT, b"x", fin=False),
+        masked(TEXT, b"x", rsv=4),
+        masked(BINARY, b"x"),
+        masked(TEXT, b"\xff"),
+        masked(TEXT, b"x" * 101),
         frame(TEXT, b"xxxxx"),
     ],
 )
@@ -186,16 +176,16 @@ def test_anything_else_is_left_to_a_reader(data: bytes) -> None:
 
 
 PARTS = st.one_of(
-    st.builds(lambda text: sent(TEXT, text.encode()), st.text(max_size=200)),
-    st.builds(lambda data, opcode: sent(opcode, data), st.binary(max_size=125), st.sampled_from([PING, PONG])),
+    st.builds(lambda text: masked(TEXT, text.encode()), st.text(max_size=200)),
+    st.builds(lambda data, opcode: masked(opcode, data), st.binary(max_size=125), st.sampled_from([PING, PONG])),
     st.builds(
-        lambda text: b"".join(sent(CONTINUATION if at else TEXT, part, fin=False) for at, part in enumerate(text)),
+        lambda text: b"".join(masked(CONTINUATION if at else TEXT, part, fin=False) for at, part in enumerate(text)),
         st.text(max_size=9).map(lambda text: bytewise(text.encode())),
     ),
-    st.builds(lambda data, fin: sent(CONTINUATION, data, fin=fin), st.binary(max_size=2), st.booleans()),
-    st.sampled_from([sent(TEXT, b"\xf4\x90"), sent(TEXT, b"\xce"), sent(TEXT, b"x" * 151)]),
-    st.builds(lambda code: sent(CLOSE, code.to_bytes(2, "big") + b"x"), st.sampled_from([999, 1000, 4000])),
-    st.builds(lambda data: sent(BINARY, compress(data, Setting()), rsv=4), st.binary(max_size=50)),
+    st.builds(lambda data, fin: masked(CONTINUATION, data, fin=fin), st.binary(max_size=2), st.booleans()),
+    st.sampled_from([masked(TEXT, b"\xf4\x90"), masked(TEXT, b"\xce"), masked(TEXT, b"x" * 151)]),
+    st.builds(lambda code: masked(CLOSE, code.to_bytes(2, "big") + b"x"), st.sampled_from([999, 1000, 4000])),
+    st.builds(lambda data: masked(BINARY, compress(data, Setting()), rsv=4), st.binary(max_size=50)),
     st.binary(max_size=20),
 )
 

@@ -58,11 +58,8 @@ class Outlet:
                 if socket is not None:
                     text = event.get("text")
                     message = prebuilt_text(text) if text is not None else Prebuilt(bytes(event["bytes"]))
-                    while not socket.write(message):
-                        await socket.drained()
-                        if self.state != OPEN:
-                            self.late += 1
-                            return
+                    if not socket.write(message):
+                        await self._write_late(socket, message)
                     return
             elif kind == "websocket.close":
                 self.end()
@@ -146,12 +143,18 @@ class Outlet:
             self._held.append(message)
         elif self.state != OPEN or socket is None:
             await self.send(message.event)
-        else:
-            while not socket.write(message):
-                await socket.drained()
-                if self.state != OPEN:
-                    self.late += 1
-                    return
+        elif not socket.write(message):
+            await self._write_late(socket, message)
+
+    async def _write_late(self, socket: FrameSocket, message: Prebuilt) -> None:
+        """Write what a slow client had no room for, once it has."""
+        while True:
+            await socket.drained()
+            if self.state != OPEN:
+                self.late += 1
+                return
+            if socket.write(message):
+                return
 
     @property
     def held(self) -> int:

@@ -35,7 +35,7 @@ class Relay(Generic[R]):
         return self.function(message)
 
 
-def relay(function: Callable[[Any], R], /) -> Relay[R]:
+def relay(function: Callable[[Any], R] | None = None, /) -> Relay[R]:
     """Make a consumer's method a relay: ``def chat_message(message)``, called once a node for each message.
 
     It returns what every member of the group is sent: ``str`` or ``bytes`` as they are, ``None`` for nothing, anything
@@ -45,6 +45,8 @@ def relay(function: Callable[[Any], R], /) -> Relay[R]:
 
     Raises TypeError for an ``async def``, and for a function that does not take exactly the message.
     """
+    if function is None:
+        raise TypeError("relay: write @relay, without parentheses")
     if isinstance(function, staticmethod):
         function = function.__func__
     name = getattr(function, "__qualname__", repr(function))

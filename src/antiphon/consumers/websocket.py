@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any, ClassVar, TypeVar
 
 from ..exceptions import AcceptConnection, DenyConnection, StopConsumer
 from ..types import Event
 from .base import AsyncConsumer, SyncConsumer
-from .encoders import encoder_named
+from .encoders import EncodesJson
 
 __all__ = ["AsyncJsonWebsocketConsumer", "AsyncWebsocketConsumer", "JsonWebsocketConsumer", "WebsocketConsumer"]
 
@@ -114,21 +114,8 @@ class WebsocketConsumer(SyncConsumer):
         """Learn that the connection ended, with its close code. Override it."""
 
 
-class JsonWebsocketConsumer(WebsocketConsumer):
-    """Handles one WebSocket whose frames are JSON text.
-
-    ``json_encoder``: None is ``json.dumps``; "fast" is orjson (the extra ``antiphon[fast]``), with compact text.
-    An ``encode_json`` of one's own wins, and its ``super().encode_json()`` encodes as ``json_encoder`` says.
-    """
-
-    json_encoder: ClassVar[str | None] = None
-    _antiphon_encode: ClassVar[Callable[[Any], str] | None] = None
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Find the encoder. Raises TypeError for one that does not exist, MissingExtra without its package."""
-        super().__init_subclass__(**kwargs)
-        encode = encoder_named(cls.json_encoder, cls.__qualname__)
-        cls._antiphon_encode = None if encode is None else staticmethod(encode)
+class JsonWebsocketConsumer(EncodesJson, WebsocketConsumer):
+    """Handles one WebSocket whose frames are JSON text; ``json_encoder`` says how they are encoded."""
 
     def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any) -> None:
         """Decode a text frame for ``receive_json``; bytes are refused."""
@@ -155,8 +142,7 @@ class JsonWebsocketConsumer(WebsocketConsumer):
     @classmethod
     def encode_json(cls, content: Any) -> str:
         """Encode JSON text, as ``json_encoder`` says. Override it for an encoder of your own."""
-        encode = cls._antiphon_encode
-        return json.dumps(content) if encode is None else encode(content)
+        return cls._antiphon_encode(content)
 
     _antiphon_stock_json: ClassVar[Any] = encode_json
 
@@ -232,21 +218,8 @@ class AsyncWebsocketConsumer(AsyncConsumer):
         """Learn that the connection ended, with its close code. Override it."""
 
 
-class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
-    """Handles one WebSocket whose frames are JSON text.
-
-    ``json_encoder``: None is ``json.dumps``; "fast" is orjson (the extra ``antiphon[fast]``), with compact text.
-    An ``encode_json`` of one's own wins, and its ``super().encode_json()`` encodes as ``json_encoder`` says.
-    """
-
-    json_encoder: ClassVar[str | None] = None
-    _antiphon_encode: ClassVar[Callable[[Any], str] | None] = None
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Find the encoder. Raises TypeError for one that does not exist, MissingExtra without its package."""
-        super().__init_subclass__(**kwargs)
-        encode = encoder_named(cls.json_encoder, cls.__qualname__)
-        cls._antiphon_encode = None if encode is None else staticmethod(encode)
+class AsyncJsonWebsocketConsumer(EncodesJson, AsyncWebsocketConsumer):
+    """Handles one WebSocket whose frames are JSON text; ``json_encoder`` says how they are encoded."""
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any) -> None:
         """Decode a text frame for ``receive_json``; bytes are refused."""
@@ -273,7 +246,6 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
     @classmethod
     async def encode_json(cls, content: Any) -> str:
         """Encode JSON text, as ``json_encoder`` says. Override it for an encoder of your own."""
-        encode = cls._antiphon_encode
-        return json.dumps(content) if encode is None else encode(content)
+        return cls._antiphon_encode(content)
 
     _antiphon_stock_json: ClassVar[Any] = encode_json

@@ -6,12 +6,9 @@ keep-alive time-out begins with the first answer.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
-from uvicorn.config import Config
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
-from uvicorn.server import ServerState
 
 from .clock import clock_of
 from .protocol import WebSocketProtocol
@@ -29,15 +26,9 @@ class HTTPProtocol(_Base):  # type: ignore[misc]  # see above
     deadline_s = 0.0
     scope: Any
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._settings = settings_of(config)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # uvicorn's own
+        super().__init__(*args, **kwargs)
+        self._settings = settings_of(self.config)
         self._clock = clock_of(self.loop)
 
     def connection_made(self, transport: Any) -> None:

@@ -172,6 +172,7 @@ class WebSocketProtocol(Incoming):
     def _finish(self) -> None:
         """Let the transport go once what it holds was written; a client that does not read it is cut off."""
         self._state = DONE
+        self.aim()
         self.transport.close()
         self._watch(_LAST_S)
 

@@ -10,7 +10,7 @@ __all__ = ["unmask"]
 
 unmask: Callable[[bytes, bytes], bytes]
 try:
-    # Here and not beside ``unmasked``: it takes 20 ms to import, which those that serve nothing need not pay.
+    # Here and not beside ``unmasked``: those that serve nothing need not wait for its import.
     from websockets.speedups import apply_mask as unmask
 except ImportError:
     unmask = unmasked

@@ -20,11 +20,9 @@ __all__ = [
     "TOO_BIG",
     "FrameError",
     "FrameReader",
-    "binary_frame",
     "close_frame",
     "frame",
     "small_text",
-    "text_frame",
     "unmasked",
 ]
 
@@ -56,16 +54,6 @@ def frame(opcode: int, payload: bytes, *, compressed: bool = False) -> bytes:
     if size < 1 << 16:
         return bytes((first, 126)) + size.to_bytes(2, "big") + payload
     return bytes((first, 127)) + size.to_bytes(8, "big") + payload
-
-
-def text_frame(text: str) -> bytes:
-    """Return a frame of text. Raises UnicodeEncodeError for lone surrogates."""
-    return frame(TEXT, text.encode())
-
-
-def binary_frame(data: bytes) -> bytes:
-    """Return a frame of bytes."""
-    return frame(BINARY, data)
 
 
 def close_frame(code: int | None, reason: str = "") -> bytes:
@@ -117,7 +105,7 @@ class FrameReader:
 
     They are (TEXT, str), (BINARY, bytes), (PING, bytes), (PONG, bytes) and (CLOSE, (code, reason)).
     ``max_bytes``: of one message, decompressed. ``max_fragments``: of one message. ``inflate``: where
-    permessage-deflate was negotiated. An idle one holds nothing, so it may be dropped and made anew.
+    permessage-deflate was negotiated. Between messages it holds nothing.
     """
 
     __slots__ = ("_head", "_message", "inflate", "max_bytes", "max_fragments", "unmask")
@@ -141,11 +129,6 @@ class FrameReader:
         message = self._message
         held = len(self._head or b"") + (0 if message is None else len(message.data))
         return f"<FrameReader {'ended' if self._head is None else f'{held} bytes held'}>"
-
-    @property
-    def idle(self) -> bool:
-        """True between messages, as long as there may be more."""
-        return self._message is None and self._head == b""
 
     def feed(self, data: bytes, found: list[tuple[int, object]]) -> None:
         """Take bytes and append to ``found`` what they complete; what follows a close frame is not read.
