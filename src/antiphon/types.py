@@ -8,8 +8,11 @@ from typing import Any, NamedTuple, TypeAlias
 __all__ = [
     "ASGIApplication",
     "Arrival",
+    "Entry",
     "Event",
+    "Keep",
     "Message",
+    "Page",
     "Position",
     "Receipt",
     "Receive",
@@ -34,6 +37,43 @@ class Position(NamedTuple):
 
     epoch: str
     offset: int
+
+
+class Keep(NamedTuple):
+    """How a message is to be kept in the log of its topic.
+
+    ``size``: the log holds at least so many messages, and not many more. ``ttl_s``: for so long after its last one.
+    ``version``: above 0, the message is suppressed unless its version is greater than that of the last one with a
+    version, of the same ``version_epoch``. ``idempotency_key``: a second message with it, within
+    ``idempotency_ttl_s``, is not published.
+    """
+
+    size: int
+    ttl_s: float
+    version: int = 0
+    version_epoch: str = ""
+    idempotency_key: str | None = None
+    idempotency_ttl_s: float = 300.0
+
+
+class Entry(NamedTuple):
+    """One message of a log: its offset, and the payload as it was published."""
+
+    offset: int
+    payload: bytes
+
+
+class Page(NamedTuple):
+    """What was read of a log.
+
+    ``top``: the position of its last message; (epoch, 0) where there never was one. ``entries``: what was asked for,
+    in the order asked for. ``complete``: nothing that came after ``since`` is missing from the log, and ``since`` is a
+    place in it; a limit that cut the entries short does not matter.
+    """
+
+    top: Position
+    entries: list[Entry]
+    complete: bool
 
 
 class Arrival(NamedTuple):

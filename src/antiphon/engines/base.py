@@ -13,9 +13,19 @@ import asyncio
 from collections.abc import Awaitable, Collection, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from ..types import Arrival, Receipt
+from ..types import Arrival, Keep, Page, Position, Receipt
 
-__all__ = ["BatchPublisher", "Engine", "Leased", "ProcessEngine", "Publisher", "QueueEngine", "Sink"]
+__all__ = [
+    "BatchPublisher",
+    "Engine",
+    "HistoryEngine",
+    "HistoryPublisher",
+    "Leased",
+    "ProcessEngine",
+    "Publisher",
+    "QueueEngine",
+    "Sink",
+]
 
 
 class Sink(Protocol):
@@ -61,6 +71,46 @@ class Engine(Protocol):
         """
 
 
+@runtime_checkable
+class HistoryEngine(Protocol):
+    """Logs: the last messages of a topic, each with its place, given atomically with its publishing.
+
+    All members of a topic see the messages of its log in the order of their offsets. Offsets are dense: ``previous``
+    of an Arrival is what the log's top was before it. The epoch names one unbroken life of a log: it changes when the
+    log was lost, and also when nobody can vouch for its end, as after a restart or a failover of its server. A
+    position of an earlier epoch is still good, and ``since`` takes it, as long as it lies before that break.
+    """
+
+    def append(self, topic: str, payload: bytes, keep: Keep) -> Receipt | Awaitable[Receipt]:
+        """Publish, and keep in the topic's log: one step, that happens wholly or not at all. A plain call.
+
+        The receipt has the position; its state is ``suppressed`` or ``duplicate`` where nothing was published.
+        """
+
+    async def read(self, topic: str, since: Position | None, limit: int, *, reverse: bool = False) -> Page:
+        """Read entries after ``since`` (None: all that is kept), the oldest first; ``reverse``: from the newest down.
+
+        At most ``limit``; 0: the top alone.
+        """
+
+    async def tops(self, topics: Sequence[str]) -> list[Position]:
+        """Return the position of the last message of each log: many topics in one round trip to each server."""
+
+
+@runtime_checkable
+class HistoryPublisher(Protocol):
+    """The same from any thread without an event loop; it blocks, and survives a fork."""
+
+    def append_blocking(self, topic: str, payload: bytes, keep: Keep) -> Receipt:
+        """As ``HistoryEngine.append``."""
+
+    def read_blocking(self, topic: str, since: Position | None, limit: int, *, reverse: bool = False) -> Page:
+        """As ``HistoryEngine.read``."""
+
+    def tops_blocking(self, topics: Sequence[str]) -> list[Position]:
+        """As ``HistoryEngine.tops``."""
+
+
 class ProcessEngine(Protocol):
     """One process's share of an engine: it makes the part of each node, and is made anew after a fork."""
 
@@ -83,8 +133,10 @@ class Publisher(Protocol):
 class BatchPublisher(Protocol):
     """Publishing several messages from one thread at the cost of one."""
 
-    def publish_many_blocking(self, messages: Sequence[tuple[str, bytes]]) -> tuple[list[Receipt], Exception | None]:
-        """Publish [(topic, payload)] in order, up to the first that fails.
+    def publish_many_blocking(
+        self, messages: Sequence[tuple[str, bytes, Keep | None]]
+    ) -> tuple[list[Receipt], Exception | None]:
+        """Publish [(topic, payload, how to keep it, if at all)] in order, up to the first that fails.
 
         Returns the receipts of those before it, and the error. What became of those after it is unknown.
         """
