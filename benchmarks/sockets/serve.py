@@ -1,7 +1,8 @@
 """Runs the server of one case: uvicorn or daphne on uvloop, one process, no compression, no access log, no pings.
 
 ``python serve.py <parameters as JSON>``; prints one line of JSON with its port once it listens. ``server``: "uvicorn",
-"antiphon" (uvicorn with Antiphon's protocol classes) or "daphne". The rest says which application.
+"antiphon" (uvicorn with Antiphon's protocol classes) or "daphne". ``port``: one that several processes share; without it
+any. The rest says which application.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import socket
 import sys
 from typing import Any
 
@@ -26,13 +28,25 @@ def application(parameters: dict[str, Any]) -> Any:
         import socketio_chat
 
         return socketio_chat.application()
+    given = {name: value for name, value in parameters.items() if name not in ("server", "port")}
+    if "server_socket" in given:
+        import recovery_room
+
+        return recovery_room.application(**given)
     import chat
 
-    given = {name: value for name, value in parameters.items() if name != "server"}
     return chat.application(**given)
 
 
-def run_uvicorn(app: Any, *, ours: bool) -> None:
+def shared(port: int) -> socket.socket:
+    """Return a socket on a port that other processes listen on, too: the kernel gives each its share."""
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    found.bind(("127.0.0.1", port))
+    return found
+
+
+def run_uvicorn(app: Any, *, ours: bool, port: int) -> None:
     """Serve until killed. ``ours``: with the protocol classes of Antiphon, else with uvicorn's own."""
     import uvicorn
 
@@ -53,7 +67,7 @@ def run_uvicorn(app: Any, *, ours: bool) -> None:
         access_log=False,
         log_level="warning",
     )
-    Server(config).run()
+    Server(config).run([shared(port)] if port else None)
 
 
 def run_daphne(app: Any) -> None:
@@ -79,7 +93,7 @@ def main() -> None:
     if parameters["server"] == "daphne":
         run_daphne(app)
     else:
-        run_uvicorn(app, ours=parameters["server"] == "antiphon")
+        run_uvicorn(app, ours=parameters["server"] == "antiphon", port=parameters.get("port", 0))
 
 
 if __name__ == "__main__":

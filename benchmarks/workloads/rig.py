@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["HEADERS", "Rig", "main"]
+__all__ = ["HEADERS", "SOCKETS", "Rig", "bound_to_parent", "main"]
 
 SOCKETS = Path(__file__).resolve().parents[1] / "sockets"
 # Beside Host, Upgrade, Connection, Sec-WebSocket-Key and Sec-WebSocket-Version: twelve in all, as of a browser.
@@ -43,7 +43,7 @@ PROGRAMS = ("limit", "bare")
 _PR_SET_PDEATHSIG = 1
 
 
-def _bound_to_parent(core: int | None) -> Callable[[], None]:
+def bound_to_parent(core: int | None) -> Callable[[], None]:
     """Return what a child does before it begins: it goes when this process does, however that ends."""
     libc = ctypes.CDLL(None)
 
@@ -81,7 +81,7 @@ class Rig:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            preexec_fn=_bound_to_parent(None),  # noqa: PLW1509  # no threads here
+            preexec_fn=bound_to_parent(None),  # noqa: PLW1509  # no threads here
         )
         self.port: int = self._answer(self.server)["port"]
         headers = Path(self.home.name, "headers")
@@ -94,7 +94,7 @@ class Rig:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            preexec_fn=_bound_to_parent(generator_core),  # noqa: PLW1509  # no threads here
+            preexec_fn=bound_to_parent(generator_core),  # noqa: PLW1509  # no threads here
         )
 
     def __repr__(self) -> str:

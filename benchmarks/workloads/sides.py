@@ -57,8 +57,8 @@ SIDE = sys.argv[1] if len(sys.argv) > 1 else "antiphon"
 if SIDE not in SIDES:
     raise SystemExit(f"side: expected one of {', '.join(SIDES)}; got {SIDE!r}")
 _FRAMEWORK = SIDES[SIDE]
-# Of the command line: what the workload is called with. "loop" and "prefix" are for this module,
-# "server_core" for ``listener``.
+# Of the command line: what the workload is called with. "loop", "prefix" and "groups" (the layer's option) are for this
+# module, "server_core" is for ``listener``.
 PARAMETERS: dict[str, Any] = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
 
 
@@ -72,13 +72,14 @@ class Report(Protocol):
 def _layer() -> dict[str, Any]:
     """Return the entry of CHANNEL_LAYERS."""
     server = PARAMETERS.get("server")
+    groups = {"groups": PARAMETERS["groups"]} if "groups" in PARAMETERS else {}
     if server is None:
-        return {"BACKEND": f"{_FRAMEWORK}.layers.InMemoryChannelLayer", "CONFIG": {"capacity": CAPACITY}}
+        return {"BACKEND": f"{_FRAMEWORK}.layers.InMemoryChannelLayer", "CONFIG": {"capacity": CAPACITY, **groups}}
     config = {"hosts": [{"address": f"unix://{server}"}], "prefix": PARAMETERS["prefix"]}
     if SIDE == "channels_redis_pubsub":  # which has no capacity
         return {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": config}
     backend = "channels_redis.core" if _FRAMEWORK == "channels" else "antiphon.layers"
-    return {"BACKEND": f"{backend}.RedisChannelLayer", "CONFIG": {**config, "capacity": CAPACITY}}
+    return {"BACKEND": f"{backend}.RedisChannelLayer", "CONFIG": {**config, "capacity": CAPACITY, **groups}}
 
 
 def _configure() -> None:
@@ -233,7 +234,8 @@ def main(workload: Callable[..., Coroutine[Any, Any, None] | None]) -> None:
         import uvloop
 
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    parameters = {name: value for name, value in PARAMETERS.items() if name not in ("loop", "prefix", "server_core")}
+    ours = ("loop", "prefix", "groups", "server_core")
+    parameters = {name: value for name, value in PARAMETERS.items() if name not in ours}
     running = workload(_report, **parameters)
     if running is not None:
         asyncio.run(running)

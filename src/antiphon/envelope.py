@@ -10,7 +10,7 @@
     20-27       sent_us  unsigned, big endian: microseconds since the epoch, by the sender's clock
     extra       4 bytes length, then a msgpack map: "t" topics, "x" excluded channels, "k" conflation key,
                 "a" author, "h" headers (trace context), "g" the group's name where the topic does not tell,
-                "c" the one channel that it is for
+                "c" the one channel that it is for, "y" the type of a marker: what a layer says to members by itself
     rest        the body
 
 A release reads the version before its own; unknown versions, kinds and flags are refused, and the hub counts them.
@@ -25,6 +25,7 @@ from types import MappingProxyType
 from typing import Any
 
 from . import codec
+from .types import Position
 
 __all__ = [
     "CONTROL",
@@ -60,7 +61,8 @@ _NO_EXTRA: Mapping[str, Any] = MappingProxyType({})
 class Envelope:
     """One message as a node holds it. Its members share it: nothing in it may be changed by a receiver.
 
-    ``topic``: what it arrived on. ``arrived_s``: when, by the node's own clock (monotonic seconds). This class is the
+    ``topic``: what it arrived on. ``arrived_s``: when, by the node's own clock (monotonic seconds). ``position``: its
+    place in the group's history, if the group has one. This class is the
     whole of a message that never left its loop; one that came through an engine is a ``HeadedEnvelope``.
     """
 
@@ -71,6 +73,7 @@ class Envelope:
     kind = MESSAGE
     payload = b""
     extra: Mapping[str, Any] = _NO_EXTRA
+    position: Position | None = None
 
     def __init__(self, topic: str, arrived_s: float, body: bytes) -> None:
         self.topic = topic
@@ -84,6 +87,9 @@ class Envelope:
     def group(self) -> str | None:
         """The name of the group that it was sent to, if it was."""
         return self.topic[2:] if self.topic[:2] == "g:" else None
+
+    def forsaken(self) -> None:
+        """Learn that nobody will take it: whoever took it into its mailbox has gone."""
 
     def message(self) -> Any:
         """Decode the body: a fresh object at each call."""
@@ -111,15 +117,25 @@ class Envelope:
 class HeadedEnvelope(Envelope):
     """A message with its header, as an engine brought it."""
 
-    __slots__ = ("extra", "kind", "payload")
+    __slots__ = ("extra", "kind", "payload", "position")
+
+    position: Position | None
 
     def __init__(  # the fixed part stays packed in ``payload``: few ever ask for it
-        self, topic: str, arrived_s: float, body: bytes, kind: int, payload: bytes, extra: Mapping[str, Any]
+        self,
+        topic: str,
+        arrived_s: float,
+        body: bytes,
+        kind: int,
+        payload: bytes,
+        extra: Mapping[str, Any],
+        position: Position | None = None,
     ) -> None:
         super().__init__(topic, arrived_s, body)
         self.kind = kind
         self.payload = payload
         self.extra = extra
+        self.position = position
 
     def __repr__(self) -> str:
         lane, n = self.id
@@ -174,10 +190,10 @@ def mark_again(payload: bytes) -> bytes:
     return b"%b%c%b" % (payload[:3], payload[3] | FLAG_AGAIN, payload[4:])
 
 
-def unpack(payload: bytes, topic: str = "", arrived_s: float = 0.0) -> HeadedEnvelope:
+def unpack(payload: bytes, topic: str = "", arrived_s: float = 0.0, position: Position | None = None) -> HeadedEnvelope:
     """Read an envelope. Raises ValueError for anything that no release of ours can have sent."""
     if payload[:4] == _PLAIN and len(payload) >= _HEAD:
-        return HeadedEnvelope(topic, arrived_s, payload[_HEAD:], MESSAGE, payload, _NO_EXTRA)
+        return HeadedEnvelope(topic, arrived_s, payload[_HEAD:], MESSAGE, payload, _NO_EXTRA, position)
     if len(payload) < _HEAD:
         raise ValueError(f"an envelope has at least {_HEAD} bytes; got {len(payload)}")
     magic, version, kind, flags = payload[:4]
@@ -186,7 +202,7 @@ def unpack(payload: bytes, topic: str = "", arrived_s: float = 0.0) -> HeadedEnv
     if flags & ~_KNOWN_FLAGS or kind not in _KINDS:
         raise ValueError(f"unknown kind {kind} or flags {flags:#x}")
     if not flags & FLAG_EXTRA:
-        return HeadedEnvelope(topic, arrived_s, payload[_HEAD:], kind, payload, _NO_EXTRA)
+        return HeadedEnvelope(topic, arrived_s, payload[_HEAD:], kind, payload, _NO_EXTRA, position)
     if len(payload) < _HEAD + 4:
         raise ValueError("the extra section is cut short")
     start = _HEAD + 4
@@ -197,7 +213,7 @@ def unpack(payload: bytes, topic: str = "", arrived_s: float = 0.0) -> HeadedEnv
     if not isinstance(extra, dict):
         raise ValueError(f"the extra section is not a map but {type(extra).__name__}")
     _check_extra(extra)
-    return HeadedEnvelope(topic, arrived_s, payload[end:], kind, payload, extra)
+    return HeadedEnvelope(topic, arrived_s, payload[end:], kind, payload, extra, position)
 
 
 def _check_extra(extra: dict[str, Any]) -> None:
@@ -206,5 +222,6 @@ def _check_extra(extra: dict[str, Any]) -> None:
         names = extra.get(key, [])
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError(f"the extra {key!r} is not a list of names: {names!r:.80}")
-    if not isinstance(extra.get("c", ""), str):
-        raise ValueError(f"the extra 'c' is not a channel: {extra['c']!r:.80}")
+    for key, what in (("c", "a channel"), ("y", "the type of a marker"), ("a", "an author's key")):
+        if not isinstance(extra.get(key, ""), str):
+            raise ValueError(f"the extra {key!r} is not {what}: {extra[key]!r:.80}")

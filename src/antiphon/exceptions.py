@@ -7,16 +7,20 @@ AntiphonError
 │   ├── MessageTooLarge (ValueError)            a message over ``max_message_bytes``
 │   └── MissingExtra (ImportError)              an optional package that is not installed
 ├── the other side erred
+│   ├── AskFailed                               a consumer that was asked gave no answer
 │   ├── ChannelFull                             a channel that holds ``capacity`` messages already
 │   ├── EngineUnavailable                       the engine cannot take or deliver messages now
 │   │   ├── CrossProcessError                   an engine of one process was asked to reach another
 │   │   └── NodeUnreachable                     a node did not answer within its time-out
-│   └── RequestAborted
-│       └── RequestTimeout
+│   ├── RequestAborted
+│   │   └── RequestTimeout
+│   └── TokenInvalid                            a token that is not ours, or not for this
+│       └── TokenExpired                        one that was
 └── control flow, raised inside a consumer
     ├── AcceptConnection
     ├── DenyConnection
     │   └── JoinDenied                          ``authorize_join`` refused a group
+    ├── ReplyError                              what a client's command is to be answered with
     └── StopConsumer
 
 Wrong names and unserialisable messages are plain ``TypeError``, as users of channel layers expect.
@@ -31,6 +35,7 @@ from typing import Any, Self
 __all__ = [
     "AcceptConnection",
     "AntiphonError",
+    "AskFailed",
     "ChannelFull",
     "CrossProcessError",
     "DenyConnection",
@@ -41,9 +46,12 @@ __all__ = [
     "MissingExtra",
     "NodeUnreachable",
     "OptionError",
+    "ReplyError",
     "RequestAborted",
     "RequestTimeout",
     "StopConsumer",
+    "TokenExpired",
+    "TokenInvalid",
 ]
 
 
@@ -70,6 +78,10 @@ class MissingExtra(AntiphonError, ImportError):
     def of(cls, package: str, extra: str, purpose: str) -> MissingExtra:
         """Build the one message for a missing extra: what is missing, for what, and what to install."""
         return cls(f'{purpose} needs the package {package!r}: pip install "antiphon[{extra}]"')
+
+
+class AskFailed(AntiphonError):
+    """A consumer that was asked gave no answer: it is gone, has no handler for the question, or that raised."""
 
 
 class ChannelFull(AntiphonError):
@@ -113,6 +125,14 @@ class RequestTimeout(RequestAborted):
     """The incoming request took too long to arrive."""
 
 
+class TokenInvalid(AntiphonError):
+    """A token is not ours, was changed, or is not for this connection or group."""
+
+
+class TokenExpired(TokenInvalid):
+    """A token was good, and its time is over."""
+
+
 class AcceptConnection(AntiphonError):
     """Raise inside ``connect()`` to accept the connection."""
 
@@ -123,6 +143,21 @@ class DenyConnection(AntiphonError):
 
 class JoinDenied(DenyConnection):
     """``authorize_join`` refused a group: denies the connection when it escapes from ``connect()``."""
+
+
+class ReplyError(AntiphonError):
+    """Raise in a method that answers a client's command: the client gets this error.
+
+    ``code``: 400 to 1999 are the application's own. ``temporary``: the client may try again by itself.
+    """
+
+    def __init__(self, code: int, message: str, *, temporary: bool = False) -> None:
+        super().__init__(code, message)
+        if not isinstance(code, int) or isinstance(code, bool) or not 100 <= code <= 1999:
+            raise ValueError(f"ReplyError: expected a code from 100 to 1999; got {code!r:.80}")
+        self.code = code
+        self.message = str(message)
+        self.temporary = temporary
 
 
 class StopConsumer(AntiphonError):

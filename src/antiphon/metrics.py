@@ -59,6 +59,9 @@ FAMILIES = {
     "undecodable": _Family("messages_undecodable", True, "Arrivals that are not a message of this version."),
     "duplicates": _Family("messages_duplicate", True, "Messages that arrived once more and were delivered once."),
     "lost": _Family("losses", True, "Spans in which messages of one topic may be lost, once a node."),
+    "history_topics": _Family("history_topics", False, "Groups with a history that have members in the process."),
+    "history_filling": _Family("history_filling", False, "Those of them whose missing messages are being read."),
+    "history": _Family("history_events", True, "What happened to histories: holes, filled, recovered….", "event"),
     "links": _Family("links", False, "Connections to the engine's servers.", "state"),
     "lag_s": _Family("lag_seconds", False, "From publishing to the first reader: last, mean (decaying), max.", "stat"),
 }

@@ -341,7 +341,7 @@ def test_async_functions_are_refused_at_class_creation() -> None:
     ],
 )
 def test_a_function_that_does_not_take_the_message_alone_is_refused(function: Any) -> None:
-    with pytest.raises(TypeError, match="must take the message and nothing else"):
+    with pytest.raises(TypeError, match=r"must take the message, or \(message, position\), and nothing else"):
         relay(function)
 
 

@@ -90,7 +90,7 @@ class RedisSuite(EngineSuite):
         await layer.send("worker", secret)
         await mine.hears(1)
         assert await layer.receive("worker") == secret
-        await until(lambda: any(b"a1:g:g" in line for line in seen), what="the monitor to show the publish")
+        await until(lambda: any(b"a1:{g:g" in line for line in seen), what="the monitor to show the publish")
         for spy in spies:
             spy.stop()
         assert not any(b"dawn" in line for line in seen)

@@ -20,19 +20,19 @@ class Losing(InMemoryChannelLayer):
 
     sends = itertools.count()
 
-    async def group_send(self, group: str, message: Message, *, exclude: Iterable[str] = ()) -> Receipt:
+    async def group_send(self, group: str, message: Message, **options: Any) -> Receipt:
         if next(self.sends) % 7 == 6:
             return Receipt(1)
-        return await super().group_send(group, message, exclude=exclude)
+        return await super().group_send(group, message, **options)
 
 
 class Repeating(Losing):
     """Delivers a message twice now and then."""
 
-    async def group_send(self, group: str, message: Message, *, exclude: Iterable[str] = ()) -> Receipt:
+    async def group_send(self, group: str, message: Message, **options: Any) -> Receipt:
         if next(self.sends) % 7 == 6:
-            await InMemoryChannelLayer.group_send(self, group, message, exclude=exclude)
-        return await InMemoryChannelLayer.group_send(self, group, message, exclude=exclude)
+            await InMemoryChannelLayer.group_send(self, group, message, **options)
+        return await InMemoryChannelLayer.group_send(self, group, message, **options)
 
 
 class Overtaking(InMemoryChannelLayer):
@@ -40,9 +40,9 @@ class Overtaking(InMemoryChannelLayer):
 
     turns = itertools.count()
 
-    async def groups_send(self, groups: Iterable[str], message: Message, *, exclude: Iterable[str] = ()) -> Receipt:
+    async def groups_send(self, groups: Iterable[str], message: Message, **options: Any) -> Receipt:
         await asyncio.sleep(0.002 * (1 - next(self.turns) % 2))
-        return await super().groups_send(groups, message, exclude=exclude)
+        return await super().groups_send(groups, message, **options)
 
 
 class Sticky(InMemoryChannelLayer):
@@ -65,7 +65,7 @@ class Leaky(InMemoryChannelLayer):
 class Blind(InMemoryChannelLayer):
     """Excludes nobody."""
 
-    async def group_send(self, group: str, message: Message, *, exclude: Iterable[str] = ()) -> Receipt:
+    async def group_send(self, group: str, message: Message, **options: Any) -> Receipt:
         return await super().group_send(group, message)
 
 

@@ -214,7 +214,7 @@ async def test_foreign_bytes_reach_no_consumer(
     async with Trial(row, hearing, talking) as trial:
         for foreign in (b"", b"\x00", os.urandom(200), json.dumps({"type": "note", "n": 7}).encode()):
             for topic in ("g:lobby", "c:", f"n:{hearing._node().id}"):
-                valkey.command("PUBLISH", f"{fresh_prefix}:a1:{topic}", foreign)
+                valkey.command("PUBLISH", f"{fresh_prefix}:a1:{{{topic}}}", foreign)
         for layer in (stranger, plain):
             for group in trial.groups:
                 await layer.group_send(group, {"type": "note", "n": 7_000_000})

@@ -30,7 +30,7 @@ async def service(valkey_sentinel: ValkeySentinel) -> AsyncIterator[ValkeySentin
 
 
 def channel_of(prefix: str, group: str) -> str:
-    return f"{prefix}:a1:g:{group}"
+    return f"{prefix}:a1:{{g:{group}}}"
 
 
 @pytest.mark.xdist_group("cluster")

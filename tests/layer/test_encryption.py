@@ -98,7 +98,7 @@ async def test_every_way_to_send_is_encrypted_and_the_server_sees_nothing(
         with suppress(redis.TimeoutError):
             while True:
                 seen += str(monitor.next_command()["command"]) + "\n"
-    assert seen.count(f"PUBLISH {fresh_prefix}:a1:g:g ") == 3
+    assert seen.count(f"PUBLISH {fresh_prefix}:a1:{{g:g}} ") == 3
     assert [word in seen for word in (SECRET, "answer")] == [not keys] * 2
 
 
@@ -148,7 +148,7 @@ async def test_a_message_moved_to_another_group_is_refused_and_nothing_else_is(
     layer = make("key")
     channel = await member(layer, "poor", "rich")
     listener = client.pubsub()  # type: ignore[no-untyped-call]  # redis-py is typed in part
-    listener.subscribe(f"{fresh_prefix}:a1:g:poor")
+    listener.subscribe(f"{fresh_prefix}:a1:{{g:poor}}")
     await layer.group_send("poor", {"type": "t", "n": 1})
     taken: list[bytes] = []
     while not taken:
@@ -156,10 +156,10 @@ async def test_a_message_moved_to_another_group_is_refused_and_nothing_else_is(
         assert event is not None
         taken += [event["data"]] if event["type"] == "message" else []
     assert (await received(layer, channel))["n"] == 1
-    client.publish(f"{fresh_prefix}:a1:g:rich", taken[0])
+    client.publish(f"{fresh_prefix}:a1:{{g:rich}}", taken[0])
     bent = bytearray(taken[0])
     bent[4] ^= 1  # another sender
-    client.publish(f"{fresh_prefix}:a1:g:poor", bytes(bent))
+    client.publish(f"{fresh_prefix}:a1:{{g:poor}}", bytes(bent))
     await settled(lambda: layer.stats()["drops"] == {"undecodable": 2})
     assert layer.stats()["drops_by_group"] == {"rich:undecodable": 1, "poor:undecodable": 1}
     await layer.group_send("rich", {"type": "t", "n": 2})
@@ -193,7 +193,7 @@ async def test_foreign_bytes_on_every_topic_are_counted_and_harm_nobody(
         assert await socket.receive_json_from() == SECRET  # from ``plain``
     for topic in ("g:g", "u:7", f"n:{node.id}", "c:"):
         for payload in junk:
-            assert client.publish(f"{fresh_prefix}:a1:{topic}", payload) >= 1
+            assert client.publish(f"{fresh_prefix}:a1:{{{topic}}}", payload) >= 1
     for payload in junk:
         await node.engine.put("worker", payload, 100, 60)  # type: ignore[attr-defined]  # a RedisEngine
     await layer.send("worker", MESSAGE)

@@ -105,7 +105,7 @@ async def test_the_total_of_what_was_not_said_follows_after_the_interval(
     make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(drops, "LOG_INTERVAL_S", 0.3)
-    monkeypatch.setattr("antiphon.layer.hub.LOG_INTERVAL_S", 0.4)  # when the hub looks: a tenth of a second later
+    monkeypatch.setattr("antiphon.layer.accounts.LOG_INTERVAL_S", 0.4)  # when the hub looks: a tenth of a second later
     layer = make(capacity=1)
     await member(layer, "lobby")
     for n in range(6):

@@ -22,6 +22,7 @@ from antiphon import group_send
 from antiphon.layer.deferred import BATCH, Send, _Commit
 from antiphon.layers import RedisChannelLayer, channel_layers
 from antiphon.testing.faults import Proxy, ValkeyServer
+from antiphon.types import Keep
 
 SOURCE = Path(antiphon.__file__).parents[1]
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -347,11 +348,11 @@ async def test_a_batch_whose_replies_were_lost_is_sent_again_and_delivered_once(
         publisher = sender._bus.publisher
         publish = publisher.publish
 
-        def publish_and_lose(topic: str, payload: bytes) -> int:
-            nodes = publish(topic, payload)
+        def publish_and_lose(topic: str, payload: bytes, keep: Keep | None = None) -> Any:
+            reply = publish(topic, payload, keep)
             publisher.publish = publish  # type: ignore[method-assign]
             proxy.black_hole(direction="down")  # the rest of the batch is about to be written
-            return nodes
+            return reply
 
         publisher.publish = publish_and_lose  # type: ignore[method-assign]
         committing = asyncio.create_task(asyncio.to_thread(_Commit().publish, sends))

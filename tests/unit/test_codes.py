@@ -11,9 +11,9 @@ from antiphon.wire.codes import REASONS, close_code, normal_disconnect
         ("slow", 1013, 3008, 1013),
         ("restart", 1012, 3001, 1012),
         ("error", 1011, 3004, 1011),
-        ("revoked", 4403, 3500, 4403),
-        ("unauthenticated", 4401, 3501, 4401),
-        ("bad_frame", 1007, 3503, 4400),
+        ("revoked", 4403, 3503, 4403),
+        ("unauthenticated", 4401, 3500, 4401),
+        ("bad_frame", 1007, 3501, 4400),
     ],
 )
 def test_a_reason_has_its_code_in_each_protocol(reason: str, plain: int, centrifuge: int, yjs: int) -> None:

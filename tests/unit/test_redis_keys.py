@@ -11,7 +11,7 @@ from antiphon.exceptions import OptionError
 
 def test_names_stand_under_the_prefix() -> None:
     keys = Keys("site")
-    assert keys.channel("g:room") == b"site:a1:g:room"
+    assert keys.channel("g:room") == b"site:a1:{g:room}"
     assert keys.topic(keys.channel("u:zoë")) == "u:zoë"
     assert keys.bound == b"site:a1:bound"
     assert keys.pattern == b"site:a1:*"

@@ -1,7 +1,8 @@
 """Consumers: the objects that handle one connection's events."""
 
-from .base import AsyncConsumer, JoinResult, SyncConsumer
+from .base import AsyncConsumer, SyncConsumer
 from .http import AsyncHttpConsumer
+from .join_result import JoinResult
 from .relay import Relay, relay
 from .websocket import (
     AsyncJsonWebsocketConsumer,

@@ -8,31 +8,25 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from asgiref.sync import async_to_sync, markcoroutinefunction
 
-from ..exceptions import InvalidChannelLayerError, JoinDenied
+from ..exceptions import InvalidChannelLayerError, JoinDenied, OptionError
+from ..layer.histories import checked_position
 from ..layer.registry import DEFAULT_CHANNEL_LAYER
 from ..names import group_topic, require_group
-from ..types import Message, Receive, Scope, Send
+from ..types import Message, Position, Receive, Scope, Send
 from .connection import Connection
+from .entering import enter
 from .handlers import from_layer, get_handler_name, layer_handler
+from .join_result import JoinResult
 from .relays import RelayTable
 from .threads import run_sync
 
 __all__ = ["AsyncConsumer", "JoinResult", "SyncConsumer", "get_handler_name"]
 
 logger = logging.getLogger("antiphon.consumer")
-
-
-@dataclass(frozen=True, slots=True)
-class JoinResult:
-    """What ``join`` did. ``recovered``: None where nothing was asked to be recovered."""
-
-    group: str
-    recovered: bool | None = None
 
 
 class _Application:
@@ -66,7 +60,8 @@ class AsyncConsumer:
     ``overflow`` of its mailbox; ``shares_messages`` (decode once a node, on the promise that no handler changes a
     message); ``receive_limit`` ((frames, bytes) of the client that may wait); ``max_message_bytes``, ``rate_limit``
     ("20/s"), ``max_connections_per_user``, ``revalidate_interval_s``, ``disconnect_grace_s``, ``send_buffer_limit``
-    (bytes that may wait for a slow client). None: as ``ANTIPHON`` says.
+    (bytes that may wait for a slow client). None: as ``ANTIPHON`` says. ``close_protocol``: whose close codes clients are
+    told: ``plain``, ``centrifuge`` or ``yjs``.
     """
 
     _sync: ClassVar[bool] = False
@@ -83,6 +78,7 @@ class AsyncConsumer:
     revalidate_interval_s: ClassVar[float | None] = None
     disconnect_grace_s: ClassVar[float | None] = None
     send_buffer_limit: ClassVar[int | None] = None
+    close_protocol: ClassVar[str] = "plain"
 
     # A consumer is the application's own class, so every name of ours that is not Channels' says whose it is:
     # an application may have a _connection, a _stop() or a _handling of its own.
@@ -140,17 +136,29 @@ class AsyncConsumer:
         """Send an ASGI event to the client."""
         await self.base_send(message)
 
-    async def join(self, group: str) -> JoinResult:
+    async def join(self, group: str, *, since: Position | None = None) -> JoinResult:
         """Join a group; it is left by itself, however the connection ends.
 
-        Raises JoinDenied when ``authorize_join`` says no (in ``connect()`` that denies the connection), TypeError for
-        a wrong name, EngineUnavailable when the engine does not confirm it.
+        ``since``: what the group was sent after that position of its history is handled first, all of it, in order,
+        or none: the result says which. Raises JoinDenied when ``authorize_join`` says no (in ``connect()`` that denies
+        the connection), TypeError for a wrong name or position, OptionError for ``since`` where the group has no
+        history, EngineUnavailable when the engine does not confirm it.
         """
         require_group(group)
+        if since is not None:
+            since = checked_position(since)
         if not await self.authorize_join(group):
             raise JoinDenied(f"{type(self).__qualname__}.authorize_join({group!r}) said no")
-        await self._antiphon_enter(group)
-        return JoinResult(group)
+        return await self._antiphon_enter(group, since)
+
+    def position(self, group: str) -> Position | None:
+        """Return the place in a group's history of the message that is being handled, else of the last one.
+
+        Before the first message, of the join; None for a group without history. It is what the client presents when
+        it comes back: ``join(group, since=position)``.
+        """
+        connection = self._antiphon
+        return connection.positions.get(group) if connection.positions is not None else None
 
     async def leave(self, group: str) -> None:
         """Leave a group, if it was joined."""
@@ -182,19 +190,19 @@ class AsyncConsumer:
     async def _antiphon_goodbye(self) -> None:
         """Call what must be called at the end, if no handler has."""
 
-    async def _antiphon_enter(self, group: str) -> None:
-        connection = self._antiphon
+    async def _antiphon_enter(self, group: str, since: Position | None = None) -> JoinResult:
+        connection, layer = self._antiphon, self.channel_layer
         if connection.node is not None:
-            if not connection.gone:
-                await connection.node.join(group_topic(group), connection.mailbox)
-            return
-        layer = self.channel_layer
+            return await enter(connection, group, since) if not connection.gone else JoinResult(group)
+        if since is not None:
+            raise OptionError(f"join({group!r}, since=…) needs a layer of Antiphon; this one is {type(layer).__name__}")
         if layer is None or not hasattr(layer, "group_add"):
             raise InvalidChannelLayerError("BACKEND is unconfigured or doesn't support groups")
         await layer.group_add(group, self.channel_name)
         if self._antiphon_groups is None:
             self._antiphon_groups = set()
         self._antiphon_groups.add(group)
+        return JoinResult(group)
 
     async def _antiphon_exit(self, group: str) -> None:
         connection = self._antiphon
@@ -228,13 +236,14 @@ class SyncConsumer(AsyncConsumer):
         """Send an ASGI event to the client, and wait until the server took it."""
         self.base_send(message)
 
-    def join(self, group: str) -> JoinResult:  # type: ignore[override]  # the synchronous twin
-        """Join a group; it is left by itself, however the connection ends. Errors as of the async twin."""
+    def join(self, group: str, *, since: Position | None = None) -> JoinResult:  # type: ignore[override]  # the synchronous twin
+        """Join a group; it is left by itself, however the connection ends. ``since`` and errors as of the async twin."""
         require_group(group)
+        if since is not None:
+            since = checked_position(since)
         if not self.authorize_join(group):
             raise JoinDenied(f"{type(self).__qualname__}.authorize_join({group!r}) said no")
-        async_to_sync(self._antiphon_enter)(group)
-        return JoinResult(group)
+        return async_to_sync(self._antiphon_enter)(group, since)
 
     def leave(self, group: str) -> None:  # type: ignore[override]  # the synchronous twin
         """Leave a group, if it was joined."""

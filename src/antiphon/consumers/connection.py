@@ -28,7 +28,7 @@ from .. import framework
 from ..envelope import Envelope
 from ..exceptions import StopConsumer
 from ..layer.layer import ChannelLayer
-from ..layer.mailbox import Mailbox
+from ..layer.mailbox import Mailbox, Relays
 from ..layer.registry import get_channel_layer
 from ..names import user_topic
 from ..types import Event, Receive, Scope, Send
@@ -36,6 +36,7 @@ from ..wire.codes import normal_disconnect
 from ..wire.prebuilt import EXTENSION, FrameSocket
 from .ending import Ending
 from .foreign import Pump
+from .handlers import markers_of
 from .handling import Handling
 from .identity import Identity
 from .inbox import Inbox
@@ -72,6 +73,7 @@ class Connection(Handling):
         self._socket: FrameSocket | None = extensions.get(EXTENSION) if extensions else None
         warn_of_gaps(scope, send)
         super().__init__(consumer, scope, Outlet(send, scope.get("type", ""), self._socket))
+        self.outlet.protocol = consumer.close_protocol
         self._reader: asyncio.Task[None] | None = None
         self._pump: Pump | None = None
         self._ending: Ending | None = None
@@ -159,6 +161,7 @@ class Connection(Handling):
             # Without a layer, or with a foreign one, the mailbox is only what the main task waits on.
             self.mailbox = Mailbox("", loop, owner=type(consumer).__qualname__)
         self.mailbox.on_close = self._asked_to_close
+        self.mailbox.wants = markers_of(type(consumer))
         if revoked is not None:
             self.mailbox.ask_close(revoked)
         self.scope["antiphon.connection"] = self
@@ -270,6 +273,19 @@ class Connection(Handling):
         self.put_event(event)
         if self.busy is not None:
             self._start_grace()
+
+    def relay_by(self, own: Relays, shared: Relays | None) -> None:
+        """Have messages handled by ``own``, which may be of this connection alone; before ``accept``.
+
+        ``shared``: what the hub may ask once for all connections that have it. It says None where one's own must be
+        asked; None: always.
+        """
+        self._relays = own
+        if self.node is not None and not self.under_test:
+            self.mailbox.relays = shared
+            self.outlet.mailbox = self.mailbox if shared is not None else None
+            if shared is None:
+                self.mailbox.socket = None
 
     def broken(self, exc: BaseException) -> None:
         """Learn that nothing more can come, because of ``exc``."""

@@ -42,8 +42,8 @@ class Ending:
             connection.broken(StopConsumer())
 
     def _assume_gone(self) -> None:
-        event = {"type": "websocket.disconnect", "code": close_code(self._reason), "reason": self._reason}
-        self._connection.client_gone(event)
+        code = close_code(self._reason, self._connection.outlet.protocol)
+        self._connection.client_gone({"type": "websocket.disconnect", "code": code, "reason": self._reason})
 
     def stop(self) -> asyncio.Task[None]:
         """Wait for the server no more; return the task that may still run."""

@@ -24,6 +24,7 @@ __all__ = [
     "known_handlers",
     "layer_handler",
     "log_refused",
+    "markers_of",
 ]
 
 logger = logging.getLogger("antiphon.consumer")
@@ -42,6 +43,10 @@ from_layer: ContextVar[bool] = ContextVar("antiphon_from_layer", default=False)
 class Refused(ValueError):
     """No handler may take this message from the layer."""
 
+
+# What a layer says to members by itself.
+MARKERS = ("group.lost", "presence.join", "presence.leave", "antiphon.unsubscribe")
+_markers: WeakKeyDictionary[type, frozenset[str]] = WeakKeyDictionary()
 
 # Consumer class -> message type -> method name; a class's methods do not change once it is made. Weak: a class made
 # for a while (in a test, by a factory) goes when its maker drops it, and signal receivers that hang on it with it.
@@ -121,6 +126,20 @@ def framework_names(cls: type) -> set[str]:
         if base.__module__.partition(".")[0] == "antiphon"
         for name in (*vars(base), *get_annotations(base))
     }
+
+
+def markers_of(cls: type) -> frozenset[str]:
+    """Return the types of what a layer says by itself that a class has handlers for: nobody else gets them."""
+    markers = _markers.get(cls)
+    if markers is None:
+        opened = getattr(cls, "layer_handlers", None) or {}
+        ours = framework_names(cls)
+        markers = _markers[cls] = frozenset(
+            kind
+            for kind in MARKERS
+            if kind in opened or (kind.replace(".", "_") not in ours and hasattr(cls, kind.replace(".", "_")))
+        )
+    return markers
 
 
 def handlers_of(cls: type) -> list[str]:

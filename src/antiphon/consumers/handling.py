@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..envelope import Envelope
 from ..exceptions import StopConsumer
-from ..layer.mailbox import NOTHING, Failed, Mailbox
+from ..layer.mailbox import NOTHING, Failed, Mailbox, Relays
 from ..layer.node import Node
-from ..types import Event, Scope
+from ..layer.questions import Question
+from ..types import Event, Position, Scope
 from .failures import awaiting, failed, refused
 from .grace import Grace
 from .handlers import Refused, known_handlers, layer_handler, log_refused
@@ -23,9 +24,8 @@ from .identity import Identity, over_user_limit
 from .inbox import Inbox
 from .limits import Limits
 from .outlet import CONNECTING, Outlet
-from .relays import RelayTable
 from .steps import Steps, first_step
-from .threads import Janitor
+from .threads import Janitor, run_sync
 
 if TYPE_CHECKING:
     from .base import AsyncConsumer
@@ -62,6 +62,7 @@ class Handling:
         "mailbox",
         "node",
         "outlet",
+        "positions",
         "scope",
         "task",
         "under_test",
@@ -84,7 +85,7 @@ class Handling:
         self._attention = False  # there is more to see to than the mailbox
         self._begun = False  # a handler was called
         self._known = known_handlers(type(consumer))
-        self._relays: RelayTable | None = type(consumer)._antiphon_relays
+        self._relays: Relays | None = type(consumer)._antiphon_relays
         # A class that overrides dispatch() sees every message; a synchronous one needs a thread. Neither can step.
         self._direct = not consumer._sync and type(consumer).dispatch is type(consumer)._antiphon_stock
         self._janitor: Janitor | None = None
@@ -94,6 +95,8 @@ class Handling:
         self._error: BaseException | None = None  # of whatever brings events or messages
         self._grace: Grace | None = None
         self._identity: Identity | None = None
+        # Of the last message handled, by group: where a group has a history.
+        self.positions: dict[str, Position] | None = None
 
     @property
     def kind(self) -> str:
@@ -106,6 +109,13 @@ class Handling:
         self._attention = True
         self.mailbox.wake()
 
+    def note(self, group: str | None, position: Position) -> None:
+        """Remember how far this connection has come in a group's history."""
+        if self.positions is None:
+            self.positions = {}
+        if group is not None:
+            self.positions[group] = position
+
     # Messages
 
     def step(self, envelope: Envelope) -> None:
@@ -113,6 +123,9 @@ class Handling:
 
         The hot path of the whole library. Never raises.
         """
+        if type(envelope) is Question:
+            self._leave(Steps(self.context, self._answer(envelope)))
+            return
         if self._relays is not None and self._step_relay(self._relays, envelope):
             return
         try:
@@ -138,7 +151,7 @@ class Handling:
         else:
             self._leave(Steps(self.context, coroutine, yielded))
 
-    def _step_relay(self, relays: RelayTable, envelope: Envelope) -> bool:
+    def _step_relay(self, relays: Relays, envelope: Envelope) -> bool:
         """Begin to send what a relay has for all; False: this message is for a handler."""
         outcome = self._relayed(relays, envelope)
         if outcome is None:
@@ -165,11 +178,13 @@ class Handling:
         """Return the handler's name and the message. Raises one of _REFUSALS where nothing may or can take it."""
         if self.node is not None and envelope is self.node.hub.sample:
             self.node.hub.took(envelope)
+        if envelope.position is not None:
+            self.note(envelope.group, envelope.position)
         message = envelope.shared_message() if self.consumer.shares_messages else envelope.message()
         kind = message["type"]
         return (self._known.get(kind) or layer_handler(self.consumer, message) if self._direct else kind), message
 
-    def _relayed(self, relays: RelayTable, envelope: Envelope) -> Any:
+    def _relayed(self, relays: Relays, envelope: Envelope) -> Any:
         """Return what a relay has for all, or NOTHING where that is all there is to do; None: it is for a handler."""
         outcome, node = relays.outcome(envelope), self.node
         if outcome is None or outcome is NOTHING:
@@ -188,7 +203,32 @@ class Handling:
             return NOTHING
         return outcome
 
+    async def _answer(self, question: Question) -> None:
+        """Give what a handler returns to whoever asked; what it raises ends this connection as always."""
+        try:
+            message = question.message()
+            name = layer_handler(self.consumer, message)
+        except _REFUSALS as exc:
+            question.fail(str(exc))
+            return
+        handler = getattr(self.consumer, name)
+        try:
+            if self.consumer._sync:
+                value = await run_sync(handler, message, under_test=self.under_test)
+            else:
+                value = await awaiting(handler(message))
+        except BaseException as exc:
+            question.fail(f"{type(self.consumer).__qualname__}.{name} raised {exc!r:.200}")
+            raise
+        try:
+            question.take(value)
+        except TypeError as exc:
+            question.fail(f"{type(self.consumer).__qualname__}.{name} returned what cannot travel: {exc}")
+
     async def _layer_event(self, envelope: Envelope) -> None:
+        if type(envelope) is Question:
+            await self._handle(envelope, "ask", Steps(self.context, self._answer(envelope)))
+            return
         relayed = None if self._relays is None else self._relayed(self._relays, envelope)
         if relayed is not None:
             if relayed is not NOTHING:

@@ -29,12 +29,13 @@ _ORDERLY = frozenset(("websocket.accept", "websocket.send", "websocket.close"))
 class Outlet:
     """What leaves for one client. ``late`` counts what was sent after the end."""
 
-    __slots__ = ("_held", "_send", "_socket", "finished", "kind", "late", "mailbox", "started", "state")
+    __slots__ = ("_held", "_send", "_socket", "finished", "kind", "late", "mailbox", "protocol", "started", "state")
 
     def __init__(self, send: Send, kind: str, socket: FrameSocket | None = None) -> None:
         self._send = send
         self._socket = socket  # in use once ``state`` is OPEN; None where the server has no such thing
         self.kind = kind
+        self.protocol = "plain"  # whose close codes the client knows
         # Only a WebSocket is accepted first.
         self.state = CONNECTING if kind == "websocket" else OPEN
         self.mailbox: Mailbox | None = None  # whose ``socket`` is to be ours while we are open
@@ -171,9 +172,9 @@ class Outlet:
     async def close(self, reason: str) -> None:
         """Close a WebSocket for a reason of ``antiphon.wire.codes``; before accept, that denies it."""
         if self.state != CLOSED:
-            await self.send(close_event(reason))
+            await self.send(close_event(reason, self.protocol))
 
 
-def close_event(reason: str) -> dict[str, Any]:
-    """Return the ASGI event that closes a plain WebSocket for ``reason``."""
-    return {"type": "websocket.close", "code": close_code(reason), "reason": reason}
+def close_event(reason: str, protocol: str = "plain") -> dict[str, Any]:
+    """Return the ASGI event that closes a WebSocket of a client protocol for ``reason``."""
+    return {"type": "websocket.close", "code": close_code(reason, protocol), "reason": reason}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ..envelope import Envelope
 from ..layer.mailbox import NOTHING, Failed
+from ..types import Position
 from ..wire.prebuilt import Prebuilt
 from .encoders import encoder_of
 from .handlers import framework_names
@@ -23,7 +25,7 @@ class RelayTable:
 
     __slots__ = ("_by_kind", "_cls", "_functions", "owner")
 
-    def __init__(self, cls: type, functions: Mapping[str, Callable[[Any], Any]]) -> None:
+    def __init__(self, cls: type, functions: Mapping[str, Relay[Any]]) -> None:
         self.owner = cls.__qualname__
         self._cls = cls
         self._functions = functions
@@ -40,11 +42,11 @@ class RelayTable:
         Raises TypeError where a relay cannot be: it has the name of a method of the framework, or the class overrides
         ``dispatch()``, which sees every message and would not see these.
         """
-        found: dict[str, Callable[[Any], Any]] = {}
+        found: dict[str, Relay[Any]] = {}
         for base in reversed(consumer.__mro__):
             for name, value in vars(base).items():
                 if isinstance(value, Relay):
-                    found[name] = value.function
+                    found[name] = value
                 else:
                     found.pop(name, None)
         if not found:
@@ -65,11 +67,11 @@ class RelayTable:
     def outcome(self, envelope: Envelope) -> Any:
         """Return the Prebuilt for all members, NOTHING, or Failed; None: this message is for a handler."""
         try:
-            return envelope.once(self, self._run)
+            return envelope.once(self, partial(self._run, envelope.position))
         except ValueError:
             return None  # no message at all: the reader's own way says so
 
-    def _run(self, message: Any) -> Any:
+    def _run(self, position: Position | None, message: Any) -> Any:
         kind = message.get("type") if isinstance(message, dict) else None
         if not isinstance(kind, str):
             return None
@@ -78,7 +80,7 @@ class RelayTable:
         if function is None:
             return None
         try:
-            value = function(message)
+            value = function(message, position) if function.positioned else function(message)
             if value is None:
                 return NOTHING
             if isinstance(value, (bytearray, memoryview)):

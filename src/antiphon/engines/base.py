@@ -17,10 +17,15 @@ from ..types import Arrival, Keep, Page, Position, Receipt
 
 __all__ = [
     "BatchPublisher",
+    "Change",
     "Engine",
     "HistoryEngine",
     "HistoryPublisher",
     "Leased",
+    "NodeLease",
+    "PresenceEngine",
+    "PresenceStore",
+    "Present",
     "ProcessEngine",
     "Publisher",
     "QueueEngine",
@@ -196,3 +201,105 @@ class QueueEngine(Protocol):
 
     async def bound(self, topic: str) -> list[str]:
         """Return the queues that are bound to ``topic``."""
+
+
+class Present(NamedTuple):
+    """One connection that is in a group. ``user``: any text, the same for all connections that are one user."""
+
+    channel: str
+    user: str
+    info: bytes = b""
+
+
+class Change(NamedTuple):
+    """A connection enters a group or leaves it. ``again``: it is sent once more, for nobody knows what the first did."""
+
+    enters: bool
+    present: Present
+    again: bool = False
+
+
+class NodeLease(NamedTuple):
+    """Whether a node lives. ``ended_s``: since when it does not, in seconds; below 0: it has so long to live.
+
+    ``swept_s``: so long ago all its connections had been removed; None: not yet.
+    """
+
+    node: str
+    ended_s: float
+    swept_s: float | None = None
+
+
+class PresenceStore(Protocol):
+    """Who is in which group.
+
+    A node's entries hold as long as its lease, which alone is renewed. A user is in a group from the entry of the first
+    connection until ``finish`` or ``sweep`` has returned the last one. Each of these happens once, whoever calls: who
+    is told of a change is who tells others. What takes a list takes a bounded one: a few hundred.
+    """
+
+    async def renew(self, node: str, ttl_s: float) -> tuple[str, list[NodeLease]]:
+        """Let a node live for ``ttl_s`` from now on; return what it was, and the leases of all nodes.
+
+        ``kept``: it was there; ``new``: it was not, so whatever it had is lost; ``over``: it has been swept, or
+        is about to be, and stays dead: its connections need a node of another name. With no name: ``""``, nothing.
+        """
+
+    async def end(self, node: str) -> None:
+        """End a node's lease now."""
+
+    async def note(
+        self,
+        node: str,
+        groups: Collection[str],
+        idle: Collection[str],
+        online: Collection[str],
+        offline: Collection[str],
+    ) -> None:
+        """Note in which groups a node has entries, before it has, and in which none any more; likewise its users."""
+
+    async def change(self, group: str, node: str, changes: Sequence[Change], grace_s: float) -> list[str]:
+        """Let a node's connections enter and leave; return a word for each.
+
+        ``join``: it is the user's first; ``away``: it was the last, and ``finish`` says so after ``grace_s``, unless the
+        user comes back; ``missing``: what leaves is not there; else "".
+        """
+
+    async def finish(self, group: str, limit: int) -> tuple[list[Present], float | None]:
+        """Remove users whose grace is over; return their last connections, and when the next is due (None: none is)."""
+
+    async def claim(self, dead: str, node: str, dead_for_s: float) -> bool:
+        """Take it upon a node to sweep another; False: it is not dead for so long, or somebody else is at it."""
+
+    async def groups(self, node: str, cursor: int) -> tuple[int, list[str]]:
+        """Return some groups in which a node has entries, and a cursor for more; from 0, until it is 0 again."""
+
+    async def sweep(self, group: str, dead: str, limit: int) -> tuple[list[Present], bool]:
+        """Remove entries of a dead node; return those that were their user's last, and whether there are more."""
+
+    async def swept(self, dead: str) -> None:
+        """Note that a dead node has been swept."""
+
+    async def forget(self, dead: str) -> None:
+        """Forget a node that has been swept; its name stays dead."""
+
+    async def stats(self, group: str, nodes: Collection[str]) -> tuple[int, int]:
+        """Count the entries of ``nodes`` in a group, and the users, whatever their node."""
+
+    async def page(self, group: str, nodes: Sequence[str], after: str, limit: int) -> list[list[Present]]:
+        """Return the entries of nodes in the order of their channels, a list a node, until there are ``limit``.
+
+        ``after``: of the first node, only those beyond this channel. The node "": users whose grace runs.
+        """
+
+    async def online(self, users: Collection[str], nodes: Collection[str]) -> set[str]:
+        """Return those of ``users`` who are noted for one of ``nodes``."""
+
+
+@runtime_checkable
+class PresenceEngine(Protocol):
+    """An engine that knows who is in which group."""
+
+    @property
+    def presence(self) -> PresenceStore:
+        """Who is in which group."""

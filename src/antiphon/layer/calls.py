@@ -5,14 +5,17 @@ Arguments come from another process, perhaps of another version: what does not f
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..exceptions import AskFailed, ChannelFull
 from ..names import group_topic, require_channel, require_group
 from ..wire.codes import REASONS
 from .description import describe_node
 from .mailbox import Mailbox
 from .node import Node
+from .questions import ask_here
 
 if TYPE_CHECKING:
     from .remote import RemoteChannelLayer
@@ -37,6 +40,7 @@ class Calls:
             "channels": self.channels,
             "join": self.join,
             "leave": self.leave,
+            "ask": self.ask,
             "close_channel": self.close_channel,
             "close_identity": self.close_identity,
             "closed_lately": self.closed_lately,
@@ -73,6 +77,21 @@ class Calls:
             self._node.leave_all(mailbox)
         else:
             self._node.leave(_topic(args), mailbox)
+
+    async def ask(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask a consumer of this node: {"answer": encoded}, or {"failed": why} or {"full": True}."""
+        body, timeout_s = args["body"], float(args["timeout_s"])
+        if not isinstance(body, bytes):
+            raise TypeError(f"body: expected bytes; got {body!r:.80}")
+        try:
+            async with asyncio.timeout(timeout_s):
+                return {"answer": await ask_here(self._node, _channel(args), body)}
+        except AskFailed as exc:
+            return {"failed": str(exc)}
+        except ChannelFull:
+            return {"full": True}
+        except TimeoutError:
+            return {"late": True}
 
     def close_channel(self, args: Mapping[str, Any]) -> bool:
         """Close the connection behind a channel; False when there is none."""

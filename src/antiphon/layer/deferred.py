@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from time import monotonic
+from typing import Any
 
 from .. import framework, options
 from ..envelope import mark_again
@@ -25,7 +26,9 @@ from ..types import Message, Receipt
 from .background import background_loop
 from .capture import Sent, record, recorders
 from .drops import Drop, resolve_hook
+from .histories import Terms
 from .layer import ChannelLayer
+from .sends import Packed
 
 __all__ = ["Send"]
 
@@ -43,7 +46,7 @@ class Send:
     ``message``, ``exclude``, ``alias`` (of the layer): as they were given.
     """
 
-    __slots__ = ("_body", "_topics", "alias", "exclude", "kind", "layer", "message", "target")
+    __slots__ = ("_author", "_body", "_keeps", "_topics", "alias", "exclude", "kind", "layer", "message", "target")
 
     def __init__(
         self,
@@ -55,10 +58,14 @@ class Send:
         *,
         alias: str,
         exclude: tuple[str, ...] = (),
+        exclude_author: Any = None,
+        terms: Terms | None = None,
     ) -> None:
         self.kind, self.target, self.alias, self.layer = kind, target, alias, layer
         self.message, self.exclude = message, exclude
         self._topics = topics
+        self._author = exclude_author
+        self._keeps = [layer.keep(topic, terms) for topic in topics]
         self._body = layer.encode(message)
         # Now, not after the commit, where it could only be logged.
         layer.require_reach()
@@ -80,18 +87,18 @@ class Send:
             return Receipt(state="deferred")
         if self.to_queue:
             return self.put()
-        return self.settled(self.layer.publish_blocking(self._topics, self._body, self._extra))
+        return self.settled(self.layer.publish_blocking(self._topics, self._body, self._extra, self._keeps))
 
     def put(self) -> Receipt:
         """Put it into its worker channel. Raises ChannelFull."""
-        [(_, payload)] = self.pack()
+        [(_, payload, _)] = self.pack()
         putting = self.layer._put(str(self.target), payload)
         asyncio.run_coroutine_threadsafe(putting, background_loop()).result()
         return Receipt(delivered=1, dropped=0)
 
-    def pack(self) -> list[tuple[str, bytes]]:
-        """Return [(topic, payload)]: its place in this thread's lane is taken now."""
-        return self.layer.pack(self._topics, self._body, self._extra)
+    def pack(self) -> list[Packed]:
+        """Return [(topic, payload, keep)]: its place in this thread's lane is taken now."""
+        return self.layer.pack(self._topics, self._body, self._extra, self._keeps)
 
     def settled(self, receipt: Receipt) -> Receipt:
         """Take the engine's word for it."""
@@ -100,14 +107,12 @@ class Send:
         return receipt
 
     @property
-    def _extra(self) -> dict[str, object] | None:
+    def _extra(self) -> dict[str, Any] | None:
         if self.kind == "channel":
             return None if self.to_queue else {"c": self.target}
-        extra: dict[str, object] = {}
+        extra = self.layer.excluding(list(self.exclude), self._author, kept=any(self._keeps)) or {}
         if len(self._topics) > 1:
             extra["t"] = self._topics
-        if self.exclude:
-            extra["x"] = list(self.exclude)
         return extra or None
 
 
@@ -156,7 +161,7 @@ class _Commit:
 
     def _publish(self, layer: ChannelLayer, sends: Iterable[Send], deadline_s: float) -> list[tuple[Send, Exception]]:
         waiting = deque(sends)
-        line: list[tuple[Send, list[tuple[str, bytes]]]] = []  # packed, in order
+        line: list[tuple[Send, list[Packed]]] = []  # packed, in order
         failed: list[tuple[Send, Exception]] = []
         pause = _FIRST_PAUSE_S
         while waiting or line:
@@ -172,7 +177,7 @@ class _Commit:
                 pause = _FIRST_PAUSE_S
                 continue
             # Those after the first that failed may have arrived, or not, just as well.
-            line = [(send, [(topic, mark_again(payload)) for topic, payload in copies]) for send, copies in line]
+            line = [(send, [(t, mark_again(payload), keep) for t, payload, keep in copies]) for send, copies in line]
             if not _mendable(exc):
                 failed.append((line.pop(0)[0], exc))
             elif monotonic() + pause > deadline_s:

@@ -50,15 +50,19 @@ class Gate:
     def __repr__(self) -> str:
         return f"<Gate {len(self._lanes)} topics, {self.duplicates} duplicates>"
 
-    def admit(self, envelope: HeadedEnvelope) -> bool:
-        """Open the body; False when this message, or a later one, has been here. ValueError for one that is not ours."""
-        payload, topic = envelope.payload, envelope.topic
+    def open(self, envelope: HeadedEnvelope) -> None:
+        """Open the body, if it is sealed. ValueError for one that is not ours."""
         if self._cipher is not None:
             if not envelope.encrypted:
                 raise ValueError("the body is not encrypted, and this layer has symmetric_encryption_keys")
-            envelope.body = self._cipher.open(topic, envelope.header, envelope.body)
+            envelope.body = self._cipher.open(envelope.topic, envelope.header, envelope.body)
         elif envelope.encrypted:
             raise ValueError("the body is encrypted, and this layer has no symmetric_encryption_keys")
+
+    def admit(self, envelope: HeadedEnvelope) -> bool:
+        """Open the body; False when this message, or a later one, has been here. ValueError for one that is not ours."""
+        self.open(envelope)
+        payload, topic = envelope.payload, envelope.topic
         try:
             lanes = self._lanes[topic]
         except KeyError:

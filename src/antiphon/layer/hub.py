@@ -16,26 +16,26 @@ ready: its reader waits, and nothing is in line before it. What it cannot take t
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..envelope import CONTROL, MESSAGE, Envelope, HeadedEnvelope, unpack
+from ..envelope import CONTROL, MARKER, MESSAGE, Envelope, HeadedEnvelope, unpack
 from ..types import Arrival
 from ..wire.prebuilt import FrameSocket, Prebuilt
+from .accounts import Accounts
 from .copies import Copies
-from .drops import LOG_INTERVAL_S, Drop, Drops
+from .drops import Drops
 from .gate import Gate
 from .identities import Identities
 from .lag import SAMPLE_S, Lag
 from .mailbox import NOTHING, Mailbox
 
-__all__ = ["Hub"]
+if TYPE_CHECKING:
+    from .logs import Logs
 
-logger = logging.getLogger("antiphon.layer")
+__all__ = ["Hub"]
 
 SLICE_S = 0.005
 # Readers that are only woken run in the loop's next turn; so many of them make about a slice.
@@ -44,12 +44,11 @@ WAKES_MAX = 256
 LATE_S = 0.2
 
 
-class Hub:
+class Hub(Accounts):
     """Members by topic, mailboxes by channel, and what was delivered (``delivered``, ``arrived``, ``lag``)."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, drops: Drops, gate: Gate | None = None) -> None:
-        self.loop = loop
-        self.drops = drops
+        super().__init__(loop, drops)
         self.gate = gate  # where bytes come from other processes
         # Who takes the calls of other nodes, and who hears of links.
         self.on_control: Callable[[HeadedEnvelope], None] | None = None
@@ -57,7 +56,7 @@ class Hub:
         self.on_link: Callable[[str, bool], None] | None = None
         self.mailboxes: dict[str, Mailbox] = {}
         self.members: dict[str, dict[str, Mailbox]] = {}
-        self.arrived = self.delivered = self.dropped = self.undecodable = 0
+        self.logs: Logs | None = None  # where groups have a history
         # Of the message that arrived last: the mailboxes that took it, and those that did not.
         self.taken = self.missed = 0
         self.lag = Lag()
@@ -66,7 +65,7 @@ class Hub:
         self._ready: deque[Mailbox] = deque()
         self.sample: Envelope | None = None  # whose lag the first reader is to measure
         self._sample_due_s = 0.0
-        self._totals_due = self._late_due = self._scheduled = False
+        self._late_due = self._scheduled = False
         self._stepping = False  # a reader is handling: what it sends waits for its turn
 
     def __repr__(self) -> str:
@@ -85,6 +84,8 @@ class Hub:
             mailbox.topics.append(topic)
         if members is None:
             self.members[topic] = {mailbox.channel: mailbox}
+            if self.logs is not None:
+                self.logs.begin(topic)
             return True
         members[mailbox.channel] = mailbox
         return False
@@ -96,10 +97,14 @@ class Hub:
             return False
         mailbox.topics.remove(topic)
         if members:
+            if self.logs is not None:
+                self.logs.let_go(topic, mailbox)
             return False
         del self.members[topic]
         if self.gate is not None:
             self.gate.forget(topic)
+        if self.logs is not None:
+            self.logs.forget(topic)
         return True
 
     def discard_all(self, mailbox: Mailbox) -> list[str]:
@@ -114,6 +119,8 @@ class Hub:
         # A connection that ended has nobody to tell, so no warning; what it did not read is counted all the same.
         unread = len(mailbox.queue)
         if unread:
+            for envelope in mailbox.queue:
+                envelope.forsaken()
             self.dropped += unread
             self.drops.by_reason["closed"] += unread
             mailbox.queue.clear()
@@ -135,7 +142,10 @@ class Hub:
     def deliver(self, arrivals: Sequence[Arrival]) -> None:
         """Take what the engine brings."""
         for arrival in arrivals:
-            self.arrive(arrival.topic, arrival.payload)
+            if arrival.position is None or self.logs is None:
+                self.arrive(arrival.topic, arrival.payload)
+            else:
+                self.logs.arrive(arrival, arrival.position)
 
     def arrive(self, topic: str, payload: bytes) -> None:
         """Take one message."""
@@ -148,13 +158,9 @@ class Hub:
                     self.loop.call_later(LATE_S, self._tell_late)
                 return
         except ValueError as exc:
-            self._refuse(topic, exc)
+            self.refuse(topic, exc)
             return
-        self.arrived += 1
-        self.taken = self.missed = 0
-        if now >= self._sample_due_s:
-            self._sample_due_s = now + SAMPLE_S
-            self.sample = envelope
+        self.took_in(envelope)
         members = self.members.get(topic)
         if members is None and self.gate is not None and topic[:2] in ("g:", "u:"):
             self.gate.forget(topic)  # its last member has left, and a late message has begun it anew
@@ -162,12 +168,20 @@ class Hub:
             channel = envelope.extra.get("c")
             if channel is not None:
                 self._deliver_direct(channel, envelope)
-            elif members and envelope.kind == MESSAGE:
-                self.fan_out(envelope, self._chosen(envelope, members))
+            elif members and envelope.kind != CONTROL:
+                self.fan_out(envelope, self.chosen(envelope, members))
         elif members and envelope.kind == MESSAGE:
             self.fan_out(envelope, members.values())
         if envelope.kind == CONTROL and self.on_control is not None:
             self.on_control(envelope)
+
+    def took_in(self, envelope: Envelope, *, replayed: bool = False) -> None:
+        """Count a message that came in. ``replayed``: its age says nothing of how long messages take."""
+        self.arrived += 1
+        self.taken = self.missed = 0
+        if not replayed and envelope.arrived_s >= self._sample_due_s:
+            self._sample_due_s = envelope.arrived_s + SAMPLE_S
+            self.sample = envelope
 
     def arrive_here(self, topic: str, body: bytes) -> None:
         """Take a message that was published on this very loop, for this node alone: it needed no header."""
@@ -183,8 +197,10 @@ class Hub:
             self.fan_out(envelope, members.values())
 
     def lost(self, topics: Collection[str], reason: str, good_until: float) -> None:
-        """Report what an engine may have missed."""
-        if self.on_lost is not None:
+        """Report what an engine may have missed; what has a log is read from it first."""
+        if self.logs is not None:
+            topics = self.logs.mend(topics, reason, good_until)
+        if topics and self.on_lost is not None:
             self.on_lost(topics, reason, good_until)
 
     def _tell_late(self) -> None:
@@ -311,14 +327,52 @@ class Hub:
             else:
                 self._scheduled = False
 
-    def _chosen(self, envelope: HeadedEnvelope, members: dict[str, Mailbox]) -> list[Mailbox]:
-        """Return the members that get this copy: not the excluded, and none that had another copy."""
+    def chosen(self, envelope: HeadedEnvelope, members: dict[str, Mailbox]) -> list[Mailbox]:
+        """Return the members that get this copy: not the excluded, none that had another, of a marker who wants it."""
         excluded = envelope.extra.get("x") or ()
         chosen = [mailbox for channel, mailbox in members.items() if channel not in excluded]
-        topics = envelope.extra.get("t")
-        if not topics:
-            return chosen
-        return self._copies.first(envelope.id, chosen)
+        if envelope.kind == MARKER:
+            kind = envelope.extra.get("y")
+            chosen = [mailbox for mailbox in chosen if kind in mailbox.wants]
+        return self._copies.first(envelope.id, chosen) if envelope.extra.get("t") else chosen
+
+    def missed_by(
+        self, mailbox: Mailbox, envelopes: Iterable[HeadedEnvelope], author: str | None
+    ) -> list[HeadedEnvelope]:
+        """Return those of a log's entries that a member would have got, had it been there.
+
+        ``author``: its own key; what was sent to all but its author does not go back to who has written it.
+        """
+        missed = []
+        for envelope in envelopes:
+            extra = envelope.extra
+            if envelope.kind == CONTROL or (author and extra.get("x") and extra.get("a") == author):
+                continue
+            if not extra or self.chosen(envelope, {mailbox.channel: mailbox}):
+                missed.append(envelope)
+        return missed
+
+    def replay(self, mailbox: Mailbox, envelopes: Sequence[Envelope]) -> None:
+        """Put what a member missed into its mailbox, full or not."""
+        mailbox.queue.extend(envelopes)
+        self.delivered += len(envelopes)
+        if envelopes:
+            mailbox.wake()
+
+    def fan_over(self, envelope: Envelope, members: Collection[Mailbox]) -> None:
+        """Put a message that was read from a log into mailboxes, full or not: what is replayed competes for no room."""
+        ready = self._ready
+        for mailbox in members:
+            if mailbox.closing is not None:
+                self.drop("closed", envelope, mailbox)
+                continue
+            if not mailbox.queue and mailbox.waiter is not None:
+                ready.append(mailbox)
+            mailbox.queue.append(envelope)
+            self.delivered += 1
+        if ready and not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._serve_ready)
 
     def _deliver_direct(self, channel: str, envelope: Envelope) -> None:
         mailbox = self.mailboxes.get(channel)
@@ -329,63 +383,6 @@ class Hub:
             self.taken = 1
             return
         self.missed = 1
-
-    # What is not delivered
-
-    def expired(self, envelope: Envelope, mailbox: Mailbox) -> None:
-        """Count an envelope that nobody took in time."""
-        self.drop("expired", envelope, mailbox)
-
-    def make_room(self, mailbox: Mailbox) -> bool:
-        """Drop what has expired from a full mailbox; say whether there is room now."""
-        limit = monotonic() - mailbox.expiry_s
-        queue = mailbox.queue
-        with contextlib.suppress(IndexError):  # a reader on another loop was quicker
-            while queue[0].arrived_s < limit:
-                self.expired(queue.pop(0), mailbox)
-        return len(queue) < mailbox.capacity
-
-    def expired_elsewhere(self, envelope: Envelope, mailbox: Mailbox) -> None:
-        """Count the same, from a reader on another loop."""
-        self.dropped += 1
-        self.drops.add(Drop("expired", envelope.group, mailbox.receiver))
-
-    def count_missing(self, channel: str) -> None:
-        """Count a message for a channel that is gone."""
-        self._count(Drop("no_channel", None, channel))
-
-    def drop(self, reason: str, envelope: Envelope, mailbox: Mailbox) -> None:
-        """Count an envelope that does not go into a mailbox."""
-        self._count(Drop(reason, envelope.group, mailbox.receiver))
-
-    def _count(self, drop: Drop) -> None:
-        self.dropped += drop.count
-        # Not here and now: a hook is the application's code, and fan-out is in the middle of its members.
-        self.loop.call_soon(self._account, drop)
-
-    def _account(self, drop: Drop) -> None:
-        self.drops.add(drop)
-        if self.drops.pending and not self._totals_due:
-            self._totals_due = True
-            self.loop.call_later(LOG_INTERVAL_S + 0.1, self._log_totals)
-
-    def _log_totals(self) -> None:
-        self._totals_due = False
-        self.drops.flush_log()
-
-    def _refuse(self, topic: str, exc: ValueError) -> None:
-        self.undecodable += 1
-        self._count(Drop("undecodable", topic[2:] if topic[:2] == "g:" else None, "(any)"))
-        logger.debug("Refused bytes on topic %r: %s", topic, exc)
-
-    def refuse_body(self, envelope: Envelope) -> None:
-        """Count one whose body does not decode."""
-        self.undecodable += 1
-        self._count(Drop("undecodable", envelope.group, "(any)"))
-
-    def relay_failed(self, envelope: Envelope, owner: str, count: int = 1) -> None:
-        """Count a message of which ``count`` members got nothing, because the relay of their class raised."""
-        self._count(Drop("relay_failed", envelope.group, owner, count))
 
     # What is measured
 

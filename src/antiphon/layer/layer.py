@@ -13,16 +13,18 @@ from functools import partial
 from typing import Any, ClassVar
 
 from ..engines.base import QueueEngine
-from ..exceptions import NodeUnreachable
+from ..exceptions import AskFailed, NodeUnreachable
 from ..framework import user_key
 from ..names import group_topic, is_local, require_channel, require_group
 from ..types import Message
 from ..wire.codes import REASONS
 from .description import CHANNELS_MAX, describe_node
 from .drops import Drop
+from .logs.logs import EVENTS
 from .mailbox import Mailbox
 from .members import Channels, Count, Described
 from .node import Node
+from .questions import answered, ask_here
 from .sends import Sends
 
 __all__ = ["ChannelLayer", "require_reason"]
@@ -37,7 +39,8 @@ class ChannelLayer(Sends):
     after its last ``group_add``. ``capacity``: messages a channel holds; ``channel_capacity``: the same by glob or
     compiled pattern. ``overflow``: what happens when a channel of a group is full (``drop_new``, ``drop_old``,
     ``close``); ``channel_overflow``: the same by pattern. ``max_message_bytes``: bound of an encoded message.
-    ``timeout_s``: how long a call to another node may take.
+    ``timeout_s``: how long a call to another node may take. ``groups``: what is kept and known of groups, by pattern:
+    {"chat_*": {"history_size": 200, …}}, see :class:`~antiphon.layer.group_options.GroupOptions`.
     """
 
     extensions: ClassVar[Sequence[str]] = ["groups", "flush"]
@@ -126,6 +129,33 @@ class ChannelLayer(Sends):
             count += len(await self._bound(topic))
         return Count(count, complete=True)
 
+    async def ask(self, channel: str, message: Message, *, timeout_s: float | None = None) -> Any:
+        """Send to one consumer's channel, and return what its handler returns.
+
+        Raises AskFailed when there is no such consumer, it has no handler for the type, or the handler raised;
+        ChannelFull; NodeUnreachable when it does not answer within ``timeout_s`` (by default the layer's), or its node
+        is gone; TypeError for a worker channel. The handler may have run all the same.
+        """
+        require_channel(channel)
+        if not is_local(channel):
+            raise TypeError(f"ask: {channel!r} is a worker channel: whoever reads it has no way to answer")
+        body = self._encode(message)
+        return answered(await self._ask_consumer(channel, body, timeout_s or self.timeout_s))
+
+    async def _ask_consumer(self, channel: str, body: bytes, timeout_s: float) -> bytes:
+        node = self._owner(channel)
+        if node is None:
+            raise AskFailed(f"no consumer has the channel {channel!r} (any more)")
+
+        async def ask() -> bytes:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await ask_here(node, channel, body)
+            except TimeoutError:
+                raise NodeUnreachable(f"channel {channel!r} did not answer within {timeout_s:g} s") from None
+
+        return await self._on(node, ask, timeout_s + 1.0)
+
     async def close_channel(self, channel: str, reason: str = "revoked") -> bool:
         """Close the connection behind a channel, with a reason of ``antiphon.wire.codes``; False: there is none."""
         require_channel(channel)
@@ -197,6 +227,7 @@ class ChannelLayer(Sends):
         total = {
             name: int(kept + sum(getattr(node.hub, name) for node in nodes)) for name, kept in self._retired.items()
         }
+        following = [node.hub.logs for node in nodes if node.hub.logs is not None]
         newest = max(nodes, key=lambda node: node.hub.arrived, default=None)
         return {
             "nodes": len(nodes),
@@ -206,6 +237,11 @@ class ChannelLayer(Sends):
             "sent": self._sent[0] + sum(node.lane.n for node in nodes),
             **total,
             "idle_channels": self._idle_channels + sum(node.idle_channels for node in nodes),
+            "history_topics": sum(len(logs.logs) for logs in following),
+            "history_filling": sum(logs.filling for logs in following),
+            "history": {
+                event: self._history[event] + sum(logs.stats()[event] for logs in following) for event in EVENTS
+            },
             "drops": dict(self.drops.by_reason),
             "drops_by_group": {f"{group}:{reason}": n for (reason, group), n in self.drops.by_group.items()},
             "lag_s": {

@@ -74,6 +74,9 @@ class _BellWaiter:
         self.bell.ring()
 
 
+_NOTHING_MORE: frozenset[str] = frozenset()
+
+
 class Mailbox:
     """What waits for one channel: at most ``capacity`` envelopes, each for at most ``expiry_s`` seconds.
 
@@ -101,6 +104,7 @@ class Mailbox:
         "topics",
         "user",
         "waiter",
+        "wants",
     )
 
     def __init__(
@@ -132,6 +136,7 @@ class Mailbox:
         self.reader: Reader | None = None  # who can handle an envelope at once, while ``waiter`` is set
         self.relays: Relays | None = None
         self.socket: FrameSocket | None = None  # where a relay's message goes, while that may be done
+        self.wants: frozenset[str] = _NOTHING_MORE  # the markers that it takes, beside messages
         self.readers = 0
         self.last_read_s = 0.0
         self._bell: _BellWaiter | None = None

@@ -12,7 +12,7 @@ from typing import Any
 from .. import framework
 from ..engines.memory import MemoryBus, MemoryEngine, MemoryQueue
 from ..options import unknown_key
-from ..types import Receipt
+from ..types import Keep, Position, Receipt
 from .layer import ChannelLayer
 from .mailbox import Mailbox
 from .node import Node
@@ -75,16 +75,22 @@ class InMemoryChannelLayer(ChannelLayer):
     def _make_node(self, loop: asyncio.AbstractEventLoop) -> Node:
         engine = MemoryEngine(self._bus)
         node = Node(loop, engine, self.drops, self.expiry)
+        self._attach_logs(node, self._top)
         engine.attach(node.hub, loop)
         engine.subscribe((node.inbox,))
         return node
 
-    def _publish(self, topic: str, body: bytes, extra: dict[str, Any] | None) -> Receipt | Awaitable[Receipt]:
+    def _top(self, topic: str) -> Position:
+        return self._bus.tops_blocking([topic])[0]
+
+    def _publish(
+        self, topic: str, body: bytes, extra: dict[str, Any] | None, keep: Keep | None
+    ) -> Receipt | Awaitable[Receipt]:
         # The common case of one process: the sender's loop is the only one with members. Then the way through the
         # engine would only wrap the body and unwrap it again, for a third of the cost of a send.
         node = self._nodes.get(_get_running_loop())  # type: ignore[arg-type]  # None is nobody's loop
-        if node is None or extra or self._bus.only_subscriber(topic) is not node.engine:
-            return super()._publish(topic, body, extra)
+        if node is None or extra or keep is not None or self._bus.only_subscriber(topic) is not node.engine:
+            return super()._publish(topic, body, extra, keep)
         hub = node.hub
         node.lane.n += 1
         hub.arrive_here(topic, body)
@@ -124,7 +130,7 @@ class InMemoryChannelLayer(ChannelLayer):
 
 
 _COMMON = {"expiry", "group_expiry", "capacity", "channel_capacity"}
-_OPTIONS = {"overflow", "channel_overflow", "max_message_bytes", "timeout_s"}
+_OPTIONS = {"overflow", "channel_overflow", "max_message_bytes", "timeout_s", "groups"}
 
 
 class _ChannelsView(MutableMapping[str, Any]):

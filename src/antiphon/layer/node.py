@@ -8,10 +8,13 @@ import secrets
 import time
 
 from ..engines.base import Engine
+from ..exceptions import OptionError
 from ..names import inbox_topic, new_node_id
+from ..types import Position
 from .drops import Drop, Drops
 from .gate import Gate
 from .hub import Hub
+from .logs import Recovery
 from .mailbox import Mailbox
 
 __all__ = ["Lane", "Node"]
@@ -86,28 +89,64 @@ class Node:
     def end(self) -> None:
         """Stop watching: the layer is closed."""
         self._hand_made.clear()
+        if self.hub.logs is not None:
+            self.loop.call_soon_threadsafe(self.hub.logs.close)
 
     # Memberships
 
     async def join(self, topic: str, mailbox: Mailbox) -> None:
         """Make a mailbox a member of a topic; what is published from now on reaches it."""
-        if self.hub.add(topic, mailbox):
-            subscribed = self.engine.subscribe((topic,))
-            if subscribed is None:
-                return
-            self._subscribing[topic] = subscribed
-            subscribed.add_done_callback(lambda done: self._forget_subscribing(topic, done))
-        else:
-            # Not the first, but the first may not be through yet: without the engine's word nothing is promised.
-            pending = self._subscribing.get(topic)
-            if pending is None:
-                return
-            subscribed = pending
+        entering = self._enter(topic, mailbox)
+        if not entering:
+            return
         try:
-            await asyncio.shield(subscribed)
+            for pending in entering:
+                await asyncio.shield(pending)
         except BaseException:
             self.leave(topic, mailbox)
             raise
+
+    def _enter(self, topic: str, mailbox: Mailbox) -> list[asyncio.Future[None]]:
+        """Make it a member; return what is to be waited for before that is certain."""
+        if self.hub.add(topic, mailbox):
+            subscribed = self.engine.subscribe((topic,))
+            if subscribed is not None:
+                self._subscribing[topic] = subscribed
+                subscribed.add_done_callback(lambda done: self._forget_subscribing(topic, done))
+        else:
+            # Not the first, but the first may not be through yet: without the engine's word nothing is promised.
+            subscribed = self._subscribing.get(topic)
+        known = self.hub.logs.known(topic) if self.hub.logs is not None else None
+        return [pending for pending in (subscribed, known) if pending is not None]
+
+    async def recover(
+        self, topic: str, mailbox: Mailbox, since: Position, *, newest: bool = False, author: str | None = None
+    ) -> Recovery:
+        """Make a mailbox a member, and return what it missed since a position: see ``Logs.recover``.
+
+        Raises OptionError for a topic without a log, EngineUnavailable; it has not become a member then.
+        """
+        logs = self.hub.logs
+        if logs is None:
+            raise OptionError(f"group {topic[2:]!r} has no history: no group of this layer has history_size")
+        logs.require_log(topic)
+        member = topic in mailbox.topics
+        entering = self._enter(topic, mailbox)
+        logs.hold_back(topic, mailbox)
+        try:
+            for pending in entering:
+                await asyncio.shield(pending)
+            return await logs.recover(topic, mailbox, since, newest=newest, author=author)
+        except BaseException:
+            if member:
+                logs.let_go(topic, mailbox)
+            else:
+                self.leave(topic, mailbox)
+            raise
+
+    def position(self, topic: str) -> Position | None:
+        """Return how far this node has come in a topic's log; None: it has none."""
+        return self.hub.logs.position(topic) if self.hub.logs is not None else None
 
     def _forget_subscribing(self, topic: str, done: asyncio.Future[None]) -> None:
         if self._subscribing.get(topic) is done:

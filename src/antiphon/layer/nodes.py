@@ -10,16 +10,20 @@ import asyncio
 import os
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from re import Pattern
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..engines.base import ProcessEngine
+from ..engines.base import HistoryPublisher, ProcessEngine
 from ..exceptions import NodeUnreachable, OptionError
-from ..names import node_of
+from ..names import node_of, require_group
+from ..types import Position
 from .background import background_loop, is_temporary
 from .base import BaseChannelLayer
 from .drops import Drop, Drops
+from .group_options import GroupOptions, GroupTable
+from .logs import Logs
 from .mailbox import POLICIES, Mailbox
 from .node import Lane, Node
 from .revocations import Revocations
@@ -47,6 +51,7 @@ class Nodes(BaseChannelLayer):
         channel_overflow: Mapping[Pattern[str] | str, str] | None = None,
         max_message_bytes: int = 1 << 20,
         timeout_s: float = 5.0,
+        groups: Mapping[Pattern[str] | str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(expiry=expiry, capacity=capacity, channel_capacity=channel_capacity)
         for name, value in (("expiry", expiry), ("group_expiry", group_expiry), ("timeout_s", timeout_s)):
@@ -68,8 +73,11 @@ class Nodes(BaseChannelLayer):
         self.max_message_bytes = max_message_bytes
         self.timeout_s = timeout_s
         self.drops = Drops()
+        self._groups = GroupTable(groups)
         self._revocations = Revocations()
         self._engine = engine
+        if self._groups.logs and not isinstance(engine, HistoryPublisher):
+            raise OptionError(f"groups: history_size needs an engine that keeps logs; {type(engine).__name__} does not")
         self._cipher: Cipher | None = None
         self._nodes: dict[asyncio.AbstractEventLoop, Node] = {}
         self._by_id: dict[str, Node] = {}
@@ -78,6 +86,7 @@ class Nodes(BaseChannelLayer):
         self._spare_lanes: list[Lane] = []
         self._sent = [0]
         self._idle_channels = 0
+        self._history: Counter[str] = Counter()
         _layers.add(self)
         self._retired: dict[str, float] = dict.fromkeys(("arrived", "delivered", "dropped", "undecodable"), 0)
 
@@ -103,11 +112,23 @@ class Nodes(BaseChannelLayer):
     def _make_node(self, loop: asyncio.AbstractEventLoop) -> Node:
         raise NotImplementedError  # an engine's layer opens its node here
 
+    def _attach_logs(self, node: Node, top_now: Callable[[str], Position] | None = None) -> None:
+        """Have a new node follow the logs of groups, where there are any."""
+        if self._groups.logs:
+            node.hub.logs = Logs(node.hub, node.engine, self._groups.keep, top_now)
+
+    def group_options(self, group: str) -> GroupOptions:
+        """Return the options of a group: those of the first pattern in ``groups`` that matches its name."""
+        require_group(group)
+        return self._groups.of(group)
+
     def _retire(self, node: Node) -> None:
         self._sent[0] += node.lane.n
         for name in self._retired:
             self._retired[name] += getattr(node.hub, name)
         self._idle_channels += node.idle_channels
+        if node.hub.logs is not None:
+            self._history.update(node.hub.logs.stats())
 
     def _alive(self) -> list[Node]:
         return [node for node in tuple(self._nodes.values()) if not node.loop.is_closed()]

@@ -19,7 +19,7 @@ from .. import framework
 from ..exceptions import EngineUnavailable, MissingExtra, OptionError
 from ..names import control_topic
 from ..options import unknown_key
-from ..types import Message, Receipt
+from ..types import Keep, Message, Receipt
 from .background import background_loop, is_temporary, will_be_temporary
 from .gate import Gate
 from .losses import Losses
@@ -141,6 +141,7 @@ class RedisChannelLayer(RemoteChannelLayer):
         node.hub.on_lost = partial(self._on_lost, node)
         node.hub.on_link = partial(self.link_changed, node)
         engine.queues.on_drop = self._dropped
+        self._attach_logs(node)
         self._attach_control(node)
         engine.attach(node.hub, loop, node.id, (node.inbox, control_topic()))
         return node
@@ -164,37 +165,60 @@ class RedisChannelLayer(RemoteChannelLayer):
             links_logger.info("Engine link %s of node %s is up", name, node.id)
 
     @markcoroutinefunction
-    def group_send(self, group: str, message: Message, *, exclude: Iterable[str] = ()) -> Coroutine[Any, Any, Receipt]:
-        """Send to every channel of a group, except those in ``exclude``.
-
-        Never raises ChannelFull: what a full channel drops is counted, by its overflow policy. TypeError for a wrong
-        name or message, MessageTooLarge beyond the bound, EngineUnavailable when the engine cannot take it.
-        """
+    def group_send(
+        self,
+        group: str,
+        message: Message,
+        *,
+        exclude: Iterable[str] = (),
+        exclude_author: Any = None,
+        idempotency_key: str | None = None,
+        version: int = 0,
+        version_epoch: str = "",
+    ) -> Coroutine[Any, Any, Receipt]:
+        """Send to every channel of a group, except those in ``exclude``: see ``ChannelLayer.group_send``."""
         if _get_running_loop() is None and will_be_temporary(sys._getframe(1)):
             # The message leaves now: the server answers while a thread and a loop are made to wait for it.
-            body, extra = self._checked(group, message, exclude)
+            terms = self.terms(idempotency_key, version, version_epoch)
+            body, extra, keep = self._checked(group, message, exclude, exclude_author, terms)
             topic = "g:" + group
             payload = self._pack(topic, body, extra)
-            return _finish(self._bus.publisher.begin(topic, payload))
-        return _group_send(self, group, message, exclude=exclude)
+            return _finish(self._bus.publisher.begin(topic, payload, *(() if keep is None else (keep,))))
+        if exclude_author is None and idempotency_key is None and not version:
+            return _group_send(self, group, message, exclude=exclude)
+        return _group_send(
+            self,
+            group,
+            message,
+            exclude=exclude,
+            exclude_author=exclude_author,
+            idempotency_key=idempotency_key,
+            version=version,
+            version_epoch=version_epoch,
+        )
 
     def _publish_without_node(
-        self, topic: str, body: bytes, extra: dict[str, Any] | None
+        self, topic: str, body: bytes, extra: dict[str, Any] | None, keep: Keep | None
     ) -> Receipt | Awaitable[Receipt]:
         if is_temporary(asyncio.get_running_loop()):
             # The loop is gone after this call: no use to connect for it, and nobody else runs on it.
             lane = self._borrow_lane()
             try:
-                return self._bus.publish_blocking(topic, self._pack(topic, body, extra, lane))
+                payload = self._pack(topic, body, extra, lane)
+                if keep is not None:
+                    return self._bus.append_blocking(topic, payload, keep)
+                return self._bus.publish_blocking(topic, payload)
             finally:
                 self._spare_lanes.append(lane)
         self._node()
-        return self._publish(topic, body, extra)
+        return self._publish(topic, body, extra, keep)
 
-    async def _publish_copies(self, topics: list[str], body: bytes, extra: dict[str, Any]) -> Receipt:
+    async def _publish_copies(
+        self, topics: list[str], body: bytes, extra: dict[str, Any], keeps: Sequence[Keep | None]
+    ) -> Receipt:
         if not is_temporary(asyncio.get_running_loop()):
             self._node()
-        return await super()._publish_copies(topics, body, extra)
+        return await super()._publish_copies(topics, body, extra, keeps)
 
     def _forward_blocking(self, topic: str, payload: bytes, queues: Sequence[str]) -> None:
         """Put what synchronous code published into the worker channels of its group."""
@@ -263,7 +287,7 @@ _group_send = RemoteChannelLayer.group_send  # a super() a call is a tenth of wh
 
 
 async def _finish(begun: Begun) -> Receipt:
-    return Receipt(begun.finish())
+    return begun.receipt()
 
 
 def _warn_of_short(keys: Sequence[str | bytes]) -> None:
@@ -280,7 +304,7 @@ def _warn_of_short(keys: Sequence[str | bytes]) -> None:
         )
 
 
-SHARED_OPTIONS = {"overflow", "channel_overflow", "max_message_bytes"}
+SHARED_OPTIONS = {"overflow", "channel_overflow", "max_message_bytes", "groups"}
 OWN_OPTIONS = {
     "hosts", "prefix", "expiry", "group_expiry", "capacity", "channel_capacity", "symmetric_encryption_keys",
     "random_prefix_length", "serializer_format", "cluster", "publish_retry", "ping_interval_s", "lease_s",

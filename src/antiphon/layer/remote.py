@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from ..envelope import CONTROL
-from ..exceptions import EngineUnavailable
+from ..exceptions import AskFailed, ChannelFull, EngineUnavailable, NodeUnreachable
 from ..names import control_topic, group_topic, is_local, node_of, require_channel, require_group
 from .calls import Calls
 from .control import Answers, Control
@@ -121,6 +121,21 @@ class RemoteChannelLayer(ChannelLayer):
         if self._is_remote(channel):
             return bool(await self._ask_owner(channel, "close_channel", {"channel": channel, "reason": reason}))
         return await super().close_channel(channel, reason)
+
+    async def _ask_consumer(self, channel: str, body: bytes, timeout_s: float) -> bytes:
+        if not self._is_remote(channel):
+            return await super()._ask_consumer(channel, body, timeout_s)
+        node, args = self._node(), {"channel": channel, "body": body, "timeout_s": timeout_s}
+        ask = partial(self._controls[node.id].ask_node, node_of(channel) or "", "ask", args, timeout_s)
+        word: Mapping[str, Any] = await self._on(node, ask, timeout_s + _CROSSING_S)
+        if "answer" in word:
+            answer: bytes = word["answer"]
+            return answer
+        if "full" in word:
+            raise ChannelFull(channel)
+        if "late" in word:
+            raise NodeUnreachable(f"channel {channel!r} did not answer within {timeout_s:g} s")
+        raise AskFailed(str(word.get("failed")))
 
     # All nodes
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from asyncio import _get_running_loop
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from functools import partial
 from time import time_ns
-from typing import Any
+from typing import Any, TypeAlias
 
 from .. import framework, names
 from ..codec import encode
 from ..engines.base import BatchPublisher
-from ..envelope import MESSAGE, Envelope, pack
+from ..envelope import MARKER, MESSAGE, Envelope, pack
 from ..exceptions import ChannelFull, MessageTooLarge
 from ..framework import user_key
 from ..names import (
@@ -26,12 +26,12 @@ from ..names import (
     require_group,
     user_topic,
 )
-from ..types import Message, Receipt
+from ..types import Keep, Message, Receipt
 from .capture import Sent, record, recorders
+from .histories import Histories, Terms
 from .node import Lane, Node
-from .worker_channels import WorkerChannels
 
-__all__ = ["Sends", "checked_channels", "checked_groups", "receipt_of"]
+__all__ = ["Packed", "Sends", "checked_channels", "checked_groups", "receipt_of"]
 
 # Receipts of messages that one node took and none of its members dropped: the common ones, made once.
 _RECEIPTS_MAX = 257
@@ -45,7 +45,11 @@ def receipt_of(delivered: int, dropped: int) -> Receipt:
     return Receipt(1, None, "sent", delivered, dropped)
 
 
-class Sends(WorkerChannels):
+# One message as an engine takes it: topic, payload, how it is kept.
+Packed: TypeAlias = tuple[str, bytes, Keep | None]
+
+
+class Sends(Histories):
     """The sending half of :class:`~antiphon.layers.ChannelLayer`."""
 
     async def send(self, channel: str, message: Message) -> Receipt:
@@ -65,44 +69,82 @@ class Sends(WorkerChannels):
         if node is not None and node.loop is asyncio.get_running_loop():
             return self._put_here(node, channel, body)
         topic = node.inbox if node is not None else names.inbox_topic(node_of(channel) or "")
-        receipt = await _finished(self._publish(topic, body, {"c": channel}))
+        receipt = await _finished(self._publish(topic, body, {"c": channel}, None))
         if receipt.nodes == 0:
             self._lose("no_channel", channel)
         return receipt
 
-    async def group_send(self, group: str, message: Message, *, exclude: Iterable[str] = ()) -> Receipt:
+    async def group_send(
+        self,
+        group: str,
+        message: Message,
+        *,
+        exclude: Iterable[str] = (),
+        exclude_author: Any = None,
+        idempotency_key: str | None = None,
+        version: int = 0,
+        version_epoch: str = "",
+    ) -> Receipt:
         """Send to every channel of a group, except those in ``exclude``.
 
+        Where the group has a history: ``exclude_author`` (a user or any text; by default the user whose channel is
+        excluded) does not get it either when it recovers, on whichever connection; "" for nobody. A second message
+        with the same ``idempotency_key`` is not published (state ``duplicate``), nor one whose ``version`` is not
+        greater than the last one's of its ``version_epoch`` (``suppressed``).
+
         Never raises ChannelFull: what a full channel drops is counted, by its overflow policy. TypeError for a wrong
-        name or message, MessageTooLarge beyond the bound, EngineUnavailable when the engine cannot take it.
+        name or message, MessageTooLarge beyond the bound, OptionError for what needs a history where there is none,
+        EngineUnavailable when the engine cannot take it.
         """
-        body, extra = self._checked(group, message, exclude)
-        receipt = self._publish("g:" + group, body, extra)
+        if exclude_author is None and idempotency_key is None and not version:
+            body, extra, keep = self._checked(group, message, exclude)
+        else:
+            terms = self.terms(idempotency_key, version, version_epoch)
+            body, extra, keep = self._checked(group, message, exclude, exclude_author, terms)
+        receipt = self._publish("g:" + group, body, extra, keep)
         return receipt if isinstance(receipt, Receipt) else await receipt
 
-    def _checked(self, group: str, message: Message, exclude: Iterable[str]) -> tuple[bytes, dict[str, Any] | None]:
-        """Return the body and the extra of a message to a group."""
+    def _checked(
+        self,
+        group: str,
+        message: Message,
+        exclude: Iterable[str],
+        exclude_author: Any = None,
+        terms: Terms | None = None,
+    ) -> tuple[bytes, dict[str, Any] | None, Keep | None]:
+        """Return the body and the extra of a message to a group, and how it is kept."""
         if type(group) is not str or group not in known_groups:
             require_group(group)
         body = self._encode(message)
-        extra = {"x": checked_channels(exclude)} if exclude else None
+        keep = self.keep("g:" + group, terms) if self._groups.logs or terms is not None else None
+        extra = self.excluding(checked_channels(exclude), exclude_author, kept=keep is not None) if exclude else None
         if recorders:
             record(Sent("group", group, message, tuple(extra["x"]) if extra else (), layer=self._alias()))
-        return body, extra
+        return body, extra, keep
 
-    async def groups_send(self, groups: Iterable[str], message: Message, *, exclude: Iterable[str] = ()) -> Receipt:
+    async def groups_send(
+        self,
+        groups: Iterable[str],
+        message: Message,
+        *,
+        exclude: Iterable[str] = (),
+        exclude_author: Any = None,
+        idempotency_key: str | None = None,
+    ) -> Receipt:
         """Send to every channel of several groups; one that is in more of them gets the message once."""
         topics = checked_groups(groups)
         body = self._encode(message)
         excluded = checked_channels(exclude)
+        terms = self.terms(idempotency_key)
+        keeps = [self.keep(topic, terms) for topic in topics]
         if recorders:
             record(Sent("group", tuple(t[2:] for t in topics), message, tuple(excluded), layer=self._alias()))
         if not topics:
             return Receipt(nodes=0, delivered=0, dropped=0)
-        extra: dict[str, Any] = {"t": topics} if len(topics) > 1 else {}
-        if excluded:
-            extra["x"] = excluded
-        return await self._publish_copies(topics, body, extra)
+        extra = self.excluding(excluded, exclude_author, kept=any(keeps)) or {}
+        if len(topics) > 1:
+            extra["t"] = topics
+        return await self._publish_copies(topics, body, extra, keeps)
 
     async def send_many(self, sends: Iterable[tuple[str, Message]]) -> list[Receipt]:
         """Send several messages, [(group, message), …], in order; return a receipt for each.
@@ -118,7 +160,8 @@ class Sends(WorkerChannels):
             for group, message in sends:
                 record(Sent("group", group, message, layer=self._alias()))
         # Every one has its place in line before the first is waited for.
-        return await _all_finished([self._publish("g:" + g, body, None) for g, body in checked])
+        keep = self._groups.keep
+        return await _all_finished([self._publish("g:" + g, body, None, keep("g:" + g)) for g, body in checked])
 
     async def user_send(self, user: Any, message: Message, *, exclude: Iterable[str] = ()) -> Receipt:
         """Send to all connections of a user whose consumer class has ``user_channel = True``.
@@ -130,17 +173,39 @@ class Sends(WorkerChannels):
         excluded = checked_channels(exclude)
         if recorders:
             record(Sent("user", key, message, tuple(excluded), layer=self._alias()))
-        return await _finished(self._publish(user_topic(key), body, {"x": excluded} if excluded else None))
+        return await _finished(self._publish(user_topic(key), body, {"x": excluded} if excluded else None, None))
+
+    async def announce(self, group: str, kind: str, message: Mapping[str, Any]) -> Receipt:
+        """Say something to those consumers of a group that have a handler for it, through its log if it has one.
+
+        For what a layer has to say by itself: presence. No other consumer gets it, not even to refuse it.
+        """
+        require_group(group)
+        topic, body = "g:" + group, self._encode({**message, "type": kind})
+        node = self._node()
+        node.lane.n += 1
+        payload = self._seal(MARKER, topic, node.lane, body, {"y": kind})
+        keep = self._groups.keep(topic)
+        return await _finished(
+            node.engine.publish(topic, payload) if keep is None else _append(node, topic, payload, keep)
+        )
 
     def require_reach(self) -> None:
         """Raise CrossProcessError if the members can only be where this engine does not reach."""
 
-    def publish_blocking(self, topics: list[str], body: bytes, extra: dict[str, Any] | None) -> Receipt:
+    def publish_blocking(
+        self, topics: list[str], body: bytes, extra: dict[str, Any] | None, keeps: Sequence[Keep | None] = ()
+    ) -> Receipt:
         """Publish from a thread without a loop; ``body`` as ``encode`` made it."""
-        return _sum([self._engine.publish_blocking(*packed) for packed in self.pack(topics, body, extra)])
+        return _sum([self._publish_one(*packed) for packed in self.pack(topics, body, extra, keeps)])
 
-    def publish_in_line(self, packed: Sequence[tuple[str, bytes]]) -> tuple[list[Receipt], Exception | None]:
-        """Publish [(topic, payload)] in order, from a thread without a loop, up to the first that fails.
+    def _publish_one(self, topic: str, payload: bytes, keep: Keep | None) -> Receipt:
+        if keep is None:
+            return self._engine.publish_blocking(topic, payload)
+        return self._engine.append_blocking(topic, payload, keep)  # type: ignore[attr-defined,no-any-return]  # it keeps logs
+
+    def publish_in_line(self, packed: Sequence[Packed]) -> tuple[list[Receipt], Exception | None]:
+        """Publish [(topic, payload, keep)] in order, from a thread without a loop, up to the first that fails.
 
         Returns the receipts of those that the engine confirmed, and why not of the next. What became of those after
         it nobody knows: they, too, are to be sent again, marked by ``mark_again``.
@@ -149,18 +214,27 @@ class Sends(WorkerChannels):
             return self._engine.publish_many_blocking(packed)
         receipts: list[Receipt] = []
         try:
-            for topic, payload in packed:
-                receipts.append(self._engine.publish_blocking(topic, payload))
+            for one in packed:
+                receipts.append(self._publish_one(*one))
         except Exception as exc:
             return receipts, exc
         return receipts, None
 
-    def pack(self, topics: list[str], body: bytes, extra: dict[str, Any] | None = None) -> list[tuple[str, bytes]]:
-        """Return [(topic, payload)] of one message of this thread's lane: its place in the lane is taken now."""
+    def pack(
+        self,
+        topics: list[str],
+        body: bytes,
+        extra: dict[str, Any] | None = None,
+        keeps: Sequence[Keep | None] = (),
+    ) -> list[Packed]:
+        """Return [(topic, payload, keep)] of one message of this thread's lane: its place in the lane is taken now."""
         lane = self._lane()
         self._sent[0] += 1
         lane.n += 1
-        return [(topic, self._seal(MESSAGE, topic, lane, body, extra)) for topic in topics]
+        return [
+            (topic, self._seal(MESSAGE, topic, lane, body, extra), keep)
+            for topic, keep in zip(topics, keeps or [None] * len(topics), strict=True)
+        ]
 
     def encode(self, message: Message) -> bytes:
         """Check and encode a message; the errors are those of ``group_send``."""
@@ -190,30 +264,44 @@ class Sends(WorkerChannels):
         seal = partial(self._cipher.seal, topic) if self._cipher is not None else None
         return pack(kind, lane.id, lane.n, time_ns() // 1000, body, extra, seal)
 
-    def _publish(self, topic: str, body: bytes, extra: dict[str, Any] | None) -> Receipt | Awaitable[Receipt]:
+    def _publish(
+        self, topic: str, body: bytes, extra: dict[str, Any] | None, keep: Keep | None
+    ) -> Receipt | Awaitable[Receipt]:
         node = self._nodes.get(_get_running_loop())  # type: ignore[arg-type]  # None is nobody's loop
         if node is None:
-            return self._publish_without_node(topic, body, extra)
+            return self._publish_without_node(topic, body, extra, keep)
         hub = node.hub
         arrived = hub.arrived
-        receipt = node.engine.publish(topic, self._pack(topic, body, extra, node.lane))
+        payload = self._pack(topic, body, extra, node.lane)
+        if keep is not None:
+            receipt = _append(node, topic, payload, keep)
+            if type(receipt) is Receipt and receipt.nodes == 1 and hub.arrived == arrived + 1:
+                return receipt._replace(delivered=hub.taken, dropped=hub.missed)
+            return receipt
+        receipt = node.engine.publish(topic, payload)
         if type(receipt) is Receipt and receipt.nodes == 1 and hub.arrived != arrived:
             return receipt_of(hub.taken, hub.missed)  # one node, and it was this one, inside the call
         return receipt
 
     def _publish_without_node(
-        self, topic: str, body: bytes, extra: dict[str, Any] | None
+        self, topic: str, body: bytes, extra: dict[str, Any] | None, keep: Keep | None
     ) -> Receipt | Awaitable[Receipt]:
         # The memory engine takes a message from any thread, without waiting for anything.
-        return self._engine.publish_blocking(topic, self._pack(topic, body, extra))
+        return self._publish_one(topic, self._pack(topic, body, extra), keep)
 
-    async def _publish_copies(self, topics: list[str], body: bytes, extra: dict[str, Any]) -> Receipt:
+    async def _publish_copies(
+        self, topics: list[str], body: bytes, extra: dict[str, Any], keeps: Sequence[Keep | None]
+    ) -> Receipt:
         node = self._nodes.get(asyncio.get_running_loop())
         if node is None:
-            return self.publish_blocking(topics, body, extra)
+            return self.publish_blocking(topics, body, extra, keeps)
         node.lane.n += 1
         # Every copy has its place in line before the first is waited for.
-        receipts = [node.engine.publish(topic, self._seal(MESSAGE, topic, node.lane, body, extra)) for topic in topics]
+        receipts = []
+        for topic, keep in zip(topics, keeps, strict=True):
+            payload = self._seal(MESSAGE, topic, node.lane, body, extra)
+            kept = keep is not None
+            receipts.append(_append(node, topic, payload, keep) if kept else node.engine.publish(topic, payload))
         return _sum(await _all_finished(receipts))
 
     def _put_here(self, node: Node, channel: str, body: bytes) -> Receipt:
@@ -230,6 +318,10 @@ class Sends(WorkerChannels):
         taken = node.hub.put(mailbox, envelope)
         node.hub.delivered += taken
         return Receipt(1, None, "sent", int(taken), int(not taken))
+
+
+def _append(node: Node, topic: str, payload: bytes, keep: Keep | None) -> Receipt | Awaitable[Receipt]:
+    return node.engine.append(topic, payload, keep)  # type: ignore[attr-defined,no-any-return]  # it keeps logs
 
 
 def _check_message(message: Message) -> None:

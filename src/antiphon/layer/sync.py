@@ -56,19 +56,34 @@ def group_send(
     message: Message,
     *,
     exclude: Iterable[str] = (),
+    exclude_author: Any = None,
+    idempotency_key: str | None = None,
+    version: int = 0,
+    version_epoch: str = "",
     layer: str = DEFAULT_CHANNEL_LAYER,
     database: str = "default",
     on_commit: bool = True,
 ) -> Receipt:
     """Send to a group from synchronous code; inside a transaction of ``database``, after its commit.
 
+    ``exclude_author``, ``idempotency_key``, ``version``, ``version_epoch``: as of the layer's ``group_send``.
     ``on_commit=False`` sends at once. Returns a Receipt, whose state is ``deferred`` while the send waits. Errors as
     of the layer's ``group_send``; RuntimeError on a running event loop, which must ``await`` that one.
     """
     ours = _ours(layer, "group_send(group, message)")
     require_group(group)
     excluded = tuple(checked_channels(exclude)) if exclude else ()
-    one = Send("group", group, ["g:" + group], message, ours, alias=layer, exclude=excluded)
+    one = Send(
+        "group",
+        group,
+        ["g:" + group],
+        message,
+        ours,
+        alias=layer,
+        exclude=excluded,
+        exclude_author=exclude_author,
+        terms=ours.terms(idempotency_key, version, version_epoch),
+    )
     return one.go(database if on_commit else None)
 
 

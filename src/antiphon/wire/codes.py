@@ -1,7 +1,8 @@
 """Why a connection ends, and the close code that says so in each client protocol. Code names reasons, never numbers.
 
 Clients disagree on which codes mean "do not come back": Centrifuge clients stop for 3500-3999 and 4500-4999,
-y-websocket for 4400-4499, htmx retries 1001, 1005, 1006, 1011-1014. Hence one column a protocol.
+y-websocket for 4400-4499, htmx retries 1001, 1005, 1006, 1011-1014. Hence one column a protocol. The numbers for Centrifuge
+are those of its own server, where that has one; what only that protocol knows stands in ``centrifuge/tables.py``.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ REASONS: dict[str, Codes] = {
     "slow": Codes(3008, 1013, 1013, final=False),
     "restart": Codes(3001, 1012, 1012, final=False),
     "error": Codes(3004, 1011, 1011, final=False),
-    "revoked": Codes(3500, 4403, 4403, final=True),
-    "unauthenticated": Codes(3501, 4401, 4401, final=True),
-    "bad_frame": Codes(3503, 4400, 1007, final=True),
-    "too_big": Codes(3504, 4413, 1009, final=True),
-    "rate_limit": Codes(3505, 4429, 1008, final=True),
-    "too_many_connections": Codes(3506, 4430, 4430, final=True),
+    "revoked": Codes(3503, 4403, 4403, final=True),
+    "unauthenticated": Codes(3500, 4401, 4401, final=True),
+    "bad_frame": Codes(3501, 4400, 1007, final=True),
+    "too_big": Codes(3501, 4413, 1009, final=True),
+    "rate_limit": Codes(3509, 4429, 1008, final=True),
+    "too_many_connections": Codes(3504, 4430, 4430, final=True),
 }
 
 

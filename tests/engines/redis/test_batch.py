@@ -16,6 +16,7 @@ from antiphon.engines.redis.publisher import BlockingPublisher
 from antiphon.envelope import FLAG_AGAIN, MESSAGE, pack
 from antiphon.exceptions import AntiphonError, EngineUnavailable
 from antiphon.testing.faults import Proxy, ValkeyCluster, ValkeyServer
+from antiphon.types import Keep
 
 
 @contextmanager
@@ -43,13 +44,13 @@ class Listener:
         while (event := self.pubsub.get_message(timeout=0.3)) is not None:
             if event["type"] == "pmessage":
                 payload = event["data"]
-                topic = event["channel"].partition(b":a1:")[2].decode()
+                topic = event["channel"].partition(b":a1:{")[2][:-1].decode()
                 found.append((topic, int.from_bytes(payload[12:20]), bool(payload[3] & FLAG_AGAIN)))
         return found
 
 
-def messages(count: int, *topics: str, body: bytes = b"body") -> list[tuple[str, bytes]]:
-    return [(topics[n % len(topics)], pack(MESSAGE, 7, n, 0, body)) for n in range(count)]
+def messages(count: int, *topics: str, body: bytes = b"body") -> list[tuple[str, bytes, None]]:
+    return [(topics[n % len(topics)], pack(MESSAGE, 7, n, 0, body), None) for n in range(count)]
 
 
 def commands(server: ValkeyServer) -> tuple[int, int]:
@@ -148,8 +149,8 @@ def test_what_had_no_reply_when_the_link_broke_is_sent_again_only_where_that_is_
         with publishing(fresh_prefix, proxy.url, timeout_s=1.0, retry_s=retry_s) as publisher:
             publish = publisher.publish
 
-            def publish_and_lose(topic: str, payload: bytes) -> int:
-                nodes = publish(topic, payload)
+            def publish_and_lose(topic: str, payload: bytes, keep: Keep | None = None) -> int:
+                nodes: int = publish(topic, payload, keep)
                 publisher.publish = publish  # type: ignore[method-assign]
                 proxy.black_hole(direction="down")  # the rest of the batch is about to be written
                 letting_go.start()
@@ -171,15 +172,15 @@ def test_what_had_no_reply_when_the_link_broke_is_sent_again_only_where_that_is_
 def test_one_that_is_refused_fails_alone_and_at_its_place(fresh_prefix: str) -> None:
     with ValkeyServer() as server:
         client = redis.Redis.from_url(server.tcp_url)
-        allowed = [f"&{fresh_prefix}:a1:g:{name}" for name in "ac"]
+        allowed = [f"&{fresh_prefix}:a1:{{g:{name}}}" for name in "ac"]
         client.execute_command(  # redis-py is typed in part
             "ACL", "SETUSER", "u", "on", ">p", "+@all", "~*", "resetchannels", *allowed
         )  # type: ignore[no-untyped-call]
         listener = Listener(server.tcp_url, f"{fresh_prefix}:*")
         url = server.tcp_url.replace("redis://", "redis://u:p@")
         with publishing(fresh_prefix, url) as publisher:
-            sent = [("g:a", b""), ("g:c", b""), ("g:no", b""), ("g:c", b"")]
-            sent = [(topic, pack(MESSAGE, 7, n, 0, b"x")) for n, (topic, _) in enumerate(sent)]
+            topics = ["g:a", "g:c", "g:no", "g:c"]
+            sent = [(topic, pack(MESSAGE, 7, n, 0, b"x"), None) for n, topic in enumerate(topics)]
             nodes, exc = publisher.publish_many(sent)
             assert nodes == [1, 1]
             assert isinstance(exc, AntiphonError)

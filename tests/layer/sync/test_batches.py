@@ -16,6 +16,7 @@ from antiphon import group_send, groups_send, send, user_send
 from antiphon.envelope import FLAG_AGAIN
 from antiphon.layer import deferred
 from antiphon.layer.gate import Gate
+from antiphon.layer.sends import Packed
 from antiphon.layers import channel_layers
 from antiphon.types import Receipt
 from tests.layer.members import HELLO
@@ -27,8 +28,8 @@ def batches(layer: Flaky, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     seen: list[list[str]] = []
     publish = layer.publish_in_line
 
-    def noting(packed: Sequence[tuple[str, bytes]]) -> tuple[list[Receipt], Exception | None]:
-        seen.append([topic for topic, _ in packed])
+    def noting(packed: Sequence[Packed]) -> tuple[list[Receipt], Exception | None]:
+        seen.append([topic for topic, _, _ in packed])
         return publish(packed)
 
     monkeypatch.setattr(layer, "publish_in_line", noting)

@@ -9,12 +9,17 @@ import sys
 import weakref
 from collections.abc import Sequence
 
-from ...types import Receipt
+from ...types import Keep, Page, Position, Receipt
+from .append import ORIGIN, receipt_of
+from .batch import Messages
 from .engine import RedisEngine
+from .history import calls_for, in_order, page_of, read_arguments
+from .history_scripts import READ, TOPS
 from .hosts import Host
-from .keys import Keys
+from .keys import Keys, log_keys
 from .publisher import BlockingPublisher
 from .settings import LinkSettings
+from .topology import shard_of
 
 __all__ = ["RedisBus"]
 
@@ -82,10 +87,30 @@ class RedisBus:
         """Publish and wait for the server's word. Raises EngineUnavailable."""
         return Receipt(self.publisher.publish(topic, payload))
 
-    def publish_many_blocking(self, messages: Sequence[tuple[str, bytes]]) -> tuple[list[Receipt], Exception | None]:
+    def publish_many_blocking(self, messages: Messages) -> tuple[list[Receipt], Exception | None]:
         """As ``BatchPublisher``."""
-        nodes, exc = self.publisher.publish_many(messages)
-        return [Receipt(count) for count in nodes], exc
+        replies, exc = self.publisher.publish_many(messages)
+        return [receipt_of(reply) for reply in replies], exc
+
+    def append_blocking(self, topic: str, payload: bytes, keep: Keep) -> Receipt:
+        """As ``HistoryPublisher``."""
+        return receipt_of(self.publisher.publish(topic, payload, keep))
+
+    def read_blocking(self, topic: str, since: Position | None, limit: int, *, reverse: bool = False) -> Page:
+        """As ``HistoryPublisher``."""
+        channel = self.keys.channel(topic)
+        arguments = read_arguments(since, limit, reverse=reverse)
+        return page_of(self.publisher.script(READ, channel, log_keys(channel), arguments))
+
+    def tops_blocking(self, topics: Sequence[str]) -> list[Position]:
+        """As ``HistoryPublisher``."""
+        calls = calls_for(topics, self.keys, self.place)
+        answers = [self.publisher.script(TOPS, keys[0], keys, (ORIGIN,)) for _, keys in calls]
+        return in_order(topics, calls, answers)
+
+    def place(self, channel: bytes) -> object:
+        """Return the same for channels whose logs one call may ask for."""
+        return channel if self.cluster else shard_of(channel, len(self.hosts))
 
     def after_fork(self) -> None:
         """Drop everything inherited: the sockets are the parent's."""

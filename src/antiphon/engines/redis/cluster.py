@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 from ...exceptions import EngineUnavailable
 from ...types import Receipt
 from .advice import advised
-from .connection import Publication, ReplyError, look
+from .append import Publication
+from .connection import ReplyError, look
 from .hosts import Address, SingleHost
 from .link import Link
-from .outbox import WAITING_MAX, publish_command
+from .outbox import WAITING_MAX, command_of
 from .shards import together
 from .topology import SLOTS, ClusterMap, parse_shards, read_cluster, slot_of
 
@@ -95,18 +96,22 @@ class ClusterRouter:
 
     def publish(self, channel: bytes, payload: bytes, wire: bytes) -> asyncio.Future[Receipt]:
         """Publish on the link of the channel's slot."""
-        slot = slot_of(channel)
+        future: asyncio.Future[Receipt] = self.loop.create_future()
+        self.send((future, channel, payload), wire)
+        return future
+
+    def send(self, publication: Publication, wire: bytes) -> None:
+        """The same, for a publish that somebody waits for already."""
+        future, slot = publication[0], slot_of(publication[1])
         link = self._owners[slot]
         if link is not None and slot not in self._held:
-            return link.publish(channel, payload, wire)
-        future: asyncio.Future[Receipt] = self.loop.create_future()
-        if self._task.cancelled() or self._task.cancelling():
+            link.send(publication, wire)
+        elif self._task.cancelled() or self._task.cancelling():
             future.set_exception(EngineUnavailable("the layer was closed"))
         elif len(self._held.get(slot, ())) >= WAITING_MAX:
             future.set_exception(EngineUnavailable(f"too many publishes wait for an owner of slot {slot} already"))
         else:
-            self._hold(slot, (future, channel, payload), None)
-        return future
+            self._hold(slot, publication, None)
 
     def subscribe(self, channels: list[bytes]) -> asyncio.Future[None] | None:
         """Subscribe on the channels' links; None when all are already."""
@@ -185,7 +190,7 @@ class ClusterRouter:
             if link is not None and (link is not behind or pause > 0.1):
                 while held:
                     publication, _, _ = held.popleft()
-                    link.send_again(publication, publish_command(publication[1], publication[2], sharded=True))
+                    link.send_again(publication, command_of(publication, sharded=True))
             if not held:
                 break
             await asyncio.sleep(pause)

@@ -15,15 +15,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from time import monotonic
-from typing import Any, TypeAlias
+from typing import Any
 
 from hiredis import PushNotification, Reader, ReplyError, pack_command
 
 from ...exceptions import EngineUnavailable
 from ...types import Receipt
+from .append import ORIGIN, UNKNOWN_ORIGIN, Publication
 from .hosts import Address
 
-__all__ = ["Call", "Connection", "Publication", "ReplyError", "look", "until_ended"]
+__all__ = ["Call", "Connection", "ReplyError", "look", "until_ended"]
 
 SLICE_S = 0.005
 # Bytes that the kernel does not take: beyond the first, new publishes wait; beyond the second, the server is wedged.
@@ -32,9 +33,6 @@ UNSENT_MAX_BYTES = 64 << 20
 
 _MORE = object()
 _RECEIPTS = tuple(Receipt(nodes) for nodes in range(257))
-
-# A publish under way: who waits for its receipt, the channel, the payload.
-Publication: TypeAlias = tuple["asyncio.Future[Receipt]", bytes, bytes]
 
 
 class Call:
@@ -92,6 +90,7 @@ class Connection(asyncio.Protocol):
         self.loop = loop
         self.ended: asyncio.Future[str] = loop.create_future()
         self.settling = False
+        self.origin = UNKNOWN_ORIGIN  # of the server: see append.py
         self.received_s = monotonic()
         self.pending: deque[Publication | Call] = deque()
         self._on_push = on_push
@@ -136,6 +135,8 @@ class Connection(asyncio.Protocol):
 
     def publish(self, wire: bytes, publication: Publication) -> None:
         """Send a publish, in line with everything else; ``wire`` is the whole command."""
+        if type(publication) is not tuple:
+            wire = wire.replace(ORIGIN, self.origin, 1)
         self.pending.append(publication)
         self._out.append(wire)
         if not self._scheduled:
@@ -145,6 +146,8 @@ class Connection(asyncio.Protocol):
     def call(self, *command: bytes | str | int) -> asyncio.Future[Any]:
         """Send a command; its reply is the future's result, an error reply its ReplyError."""
         future: asyncio.Future[Any] = self.loop.create_future()
+        if ORIGIN in command:
+            command = tuple(self.origin if part == ORIGIN else part for part in command)
         self._send(pack_command(command), Call(future))  # type: ignore[arg-type]  # its stub says a tuple of one
         return future
 
@@ -194,6 +197,14 @@ class Connection(asyncio.Protocol):
             count = sent
         for entry in entries:
             yield entry, inf
+
+    def fail_overdue(self, now: float, limit_s: float, error: Callable[[str], EngineUnavailable]) -> None:
+        """Fail the publishes that have waited longer than ``limit_s`` for their reply."""
+        for entry, written_s in self.unanswered():
+            if now - min(written_s, self.blocked_since_s) <= limit_s:
+                break
+            if not isinstance(entry, Call) and not entry[0].done():
+                entry[0].set_exception(error(f"not confirmed within {limit_s:g} s; it may or may not have arrived"))
 
     # Receiving
 

@@ -27,6 +27,7 @@ from redis.exceptions import (
 )
 
 from ...exceptions import EngineUnavailable
+from ...types import Keep
 from .advice import advised
 from .dial import DialError, pack
 from .hosts import Address
@@ -53,17 +54,27 @@ class Effort:
     server is away does not hang in every request.
     """
 
-    __slots__ = ("asking", "deadline", "key", "limit_s", "once", "packed", "pauses", "payload", "pool",
-                 "publisher", "redirect", "redirects", "suspect", "told", "undecided")  # fmt: skip
+    __slots__ = ("asking", "deadline", "keep", "key", "limit_s", "once", "origin", "packed", "pauses", "payload",
+                 "pool", "publisher", "redirect", "redirects", "suspect", "told", "undecided")  # fmt: skip
 
     def __init__(
-        self, publisher: BlockingPublisher, pool: Pool, key: bytes, packed: bytes, payload: bytes | None
+        self,
+        publisher: BlockingPublisher,
+        pool: Pool,
+        key: bytes,
+        packed: bytes,
+        payload: bytes | None,
+        keep: Keep | None = None,
+        *,
+        origin: bool = False,
     ) -> None:
         self.publisher = publisher
         self.pool = pool
         self.key = key
         self.packed = packed
         self.payload = payload
+        self.keep = keep
+        self.origin = origin  # ``packed`` has ORIGIN in the place of the server's
         self.limit_s = publisher.timeout_s
         self.deadline = monotonic() + max(publisher.timeout_s, publisher.retry_s)
         self.once: bool | None = None if pool.failures else False  # None: not known yet
@@ -99,9 +110,10 @@ class Effort:
     def _exchange(self, line: Line) -> tuple[bool, Any]:
         """Send the command once; (False, None) when it is to be tried again."""
         try:
+            packed = line.with_origin(self.packed, self.limit_s) if self.origin else self.packed
             if self.asking:
-                return True, line.calls(_ASKING + self.packed, self.limit_s, 2)[-1]
-            return True, line.call(self.packed, self.limit_s)
+                return True, line.calls(_ASKING + packed, self.limit_s, 2)[-1]
+            return True, line.call(packed, self.limit_s)
         except BaseException as exc:
             self.failed_on(line, exc)
         return False, None
@@ -180,7 +192,7 @@ class Effort:
             self.undecided = True
             self.once = False
             self.deadline = monotonic() + publisher.retry_s
-            self.packed = publisher.packed_again(self.key, self.payload)
+            self.packed = publisher.packed_again(self.key, self.payload, self.keep)
         self.redirect, self.asking = None, False
         self.limit_s = min(publisher.timeout_s, max(self.deadline - monotonic(), 0.01))
 

@@ -15,14 +15,15 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import EngineUnavailable
-from ...types import Receipt
+from ...types import Page, Position
 from ..base import Leased, Sink
 from .administration import flush, link_states, measure
 from .cluster import ClusterRouter
-from .connection import Connection, Publication, ReplyError, until_ended
+from .connection import Connection, ReplyError, until_ended
+from .history import RedisLogs, arrival
 from .hosts import Address
 from .link import Link
-from .outbox import publish_head
+from .publishing import Publishing
 from .queue import RedisQueues
 from .scripts import Script
 from .shards import ShardRouter
@@ -37,19 +38,17 @@ logger = logging.getLogger("antiphon.engine")
 
 # How long the subscription of a topic without members is kept: a page that reloads finds it there.
 LINGER_S = 2.0
-# Heads of publish commands that are remembered.
-_HEADS_MAX = 20_000
 
 
-class RedisEngine:
+class RedisEngine(Publishing):
     """One node's part: its links and subscriptions. Made on any thread; lives on the node's loop from ``attach`` on."""
 
     waits_for_nobody = False
     max_payload_bytes = 512 << 20  # what RESP allows; the layer's own bound is far below
 
     def __init__(self, bus: RedisBus) -> None:
+        super().__init__(bus.keys, sharded=bus.cluster)
         self.bus = bus
-        self.keys = bus.keys
         self.node = ""
         self.on_up: list[Callable[[], None]] = []
         self.queues = RedisQueues(
@@ -63,14 +62,11 @@ class RedisEngine:
         self.max_deliveries = bus.max_deliveries
         self._sink: Sink | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._started: asyncio.Event = asyncio.Event()
-        self._router: ShardRouter | ClusterRouter | None = None
+        self._logs = RedisLogs(bus, self.script)
         self._topics: dict[bytes, str] = {}
         self._listeners: dict[bytes, Callable[[bytes], None]] = {}
         self._lingering: dict[bytes, float] = {}
         self._sweeper: asyncio.TimerHandle | None = None
-        self._heads: dict[str, tuple[bytes, bytes]] = {}
-        self._settling: set[asyncio.Task[None]] = set()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -116,13 +112,6 @@ class RedisEngine:
                 await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close(), self._loop))
             return
         await self._close()
-
-    async def _router_now(self) -> ShardRouter | ClusterRouter:
-        """Return the router, which is there once the loop has had its turn. Raises EngineUnavailable after ``close``."""
-        await self._started.wait()
-        if self._router is None:
-            raise EngineUnavailable("the layer was closed")
-        return self._router
 
     async def _close(self) -> None:
         self._started.set()
@@ -197,72 +186,16 @@ class RedisEngine:
         if self._listeners.pop(channel, None) is not None and self._router is not None:
             self._router.unsubscribe([channel])
 
-    # Publishing
-
-    def publish(self, topic: str, payload: bytes) -> asyncio.Future[Receipt]:
-        """Publish; the message has its place in line when this returns."""
-        try:
-            channel, head = self._heads[topic]
-        except KeyError:
-            if len(self._heads) >= _HEADS_MAX:
-                self._heads.clear()
-            channel = self.keys.channel(topic)
-            head = publish_head(channel, sharded=self.bus.cluster)
-            self._heads[topic] = channel, head
-        wire = b"%b%d\r\n%b\r\n" % (head, len(payload), payload)
-        if self._router is None:
-            return asyncio.ensure_future(self._publish_later(channel, payload, wire))
-        return self._router.publish(channel, payload, wire)
-
-    async def _publish_later(self, channel: bytes, payload: bytes, wire: bytes) -> Receipt:
-        return await (await self._router_now()).publish(channel, payload, wire)
-
-    def published(self, link: Link, publication: Publication, reply: Any) -> None:
-        """Take the reply to a publish that is not just a number, or may have to go to worker channels too."""
-        future, channel, payload = publication
-        if isinstance(reply, ReplyError):
-            if self._router is None or not self._router.refused(link, publication, reply):
-                if not future.done():
-                    future.set_exception(link.error(f"it refuses to publish: {reply}"))
-                if str(reply).startswith(("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN")):
-                    link.drop(str(reply))
-            return
-        topic = self.keys.topic(channel)
-        bindings = self.queues.bindings
-        if topic not in bindings.topics and (not bindings.stale or (bindings.loaded and self._home_is_down())):
-            if not future.done():
-                future.set_result(Receipt(reply))
-            return
-        task = asyncio.ensure_future(self._settle(future, topic, payload, reply))
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
-        task.add_done_callback(lambda _: _unsettled(future))
-
-    def _home_is_down(self) -> bool:
-        # Where the registry of worker channels lives: nobody can change it now, so what was read holds.
-        try:
-            return self._router is None or not self._router.link_of(self.keys.bound).up
-        except EngineUnavailable:
-            return True
-
-    async def _settle(self, future: asyncio.Future[Receipt], topic: str, payload: bytes, nodes: int) -> None:
-        """Put a published message into the worker channels that are members of its group."""
-        try:
-            await self.queues.forward(topic, payload)
-        except Exception as exc:
-            if not future.done():
-                future.set_exception(exc)
-        else:
-            if not future.done():
-                future.set_result(Receipt(nodes))
-
     # What links call
 
     def message(self, channel: bytes, payload: bytes) -> None:
         """Take one message."""
         topic = self._topics.get(channel)
         if topic is not None:
-            self._sink.arrive(topic, payload)  # type: ignore[union-attr]  # attached: it has a sink
+            if payload[:1] == b"P":
+                self._sink.deliver((arrival(topic, payload),))  # type: ignore[union-attr]  # attached: it has a sink
+            else:
+                self._sink.arrive(topic, payload)  # type: ignore[union-attr]  # as above
         else:
             listener = self._listeners.get(channel)
             if listener is not None:
@@ -320,6 +253,16 @@ class RedisEngine:
 
         for warning in await check_server(call, address, self.keys, cluster=self.bus.cluster):
             logger.warning("%s", warning)
+
+    # Logs
+
+    async def read(self, topic: str, since: Position | None, limit: int, *, reverse: bool = False) -> Page:
+        """Read a topic's log, as ``HistoryEngine.read``."""
+        return await self._logs.read(topic, since, limit, reverse=reverse)
+
+    async def tops(self, topics: Sequence[str]) -> list[Position]:
+        """Return where logs end, as ``HistoryEngine.tops``."""
+        return await self._logs.tops(topics)
 
     # Scripts, worker channels
 
@@ -390,11 +333,3 @@ class RedisEngine:
     def link_states(self) -> list[dict[str, Any]]:
         """Return the links' states, without asking anybody."""
         return link_states(self.links, self._router.mapless if self._router is not None else "")
-
-
-def _unsettled(future: asyncio.Future[Receipt]) -> None:
-    # Cancelled, perhaps before its first step: whoever waits for the receipt is told all the same.
-    if not future.done():
-        future.set_exception(
-            EngineUnavailable("the layer was closed. The message was published; worker channels may not have got it")
-        )

@@ -6,7 +6,9 @@ import logging
 import re
 
 from ...exceptions import EngineUnavailable
-from .connection import Connection, ReplyError, until_ended
+from .append import origin_of
+from .connection import Connection, ReplyError, look, until_ended
+from .history_scripts import APPEND
 from .hosts import Address
 from .settings import LinkSettings
 
@@ -39,12 +41,21 @@ async def greet(connection: Connection, address: Address, settings: LinkSettings
             await until_ended(connection, connection.call(*tracking))
         except ReplyError as exc:  # an ACL may forbid it; then changes are heard of when they are asked for
             _tell_once(address, "client tracking", exc)
+    # Answered before any append that comes after it; refused, the first of those says so.
+    connection.call("SCRIPT", "LOAD", APPEND.text).add_done_callback(look)
     try:
-        info = await until_ended(connection, connection.call("INFO", "server"))
+        run_id = await _info(connection, "server", rb"run_id:(\w+)")
+        replication_id = await _info(connection, "replication", rb"master_replid:(\w+)")
     except ReplyError as exc:  # an ACL may forbid it; then a restart looks like a connection that broke
         _tell_once(address, "INFO", exc)
         return ""
-    found = re.search(rb"run_id:(\w+)", info if isinstance(info, bytes) else str(info).encode())
+    connection.origin = origin_of(run_id, replication_id)
+    return run_id
+
+
+async def _info(connection: Connection, section: str, pattern: bytes) -> str:
+    info = await until_ended(connection, connection.call("INFO", section))
+    found = re.search(pattern, info if isinstance(info, bytes) else str(info).encode())
     return found[1].decode() if found is not None else ""
 
 

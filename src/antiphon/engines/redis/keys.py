@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from hashlib import sha1
+
 from ...exceptions import OptionError
 from ...names import DEAD
 
-__all__ = ["Keys"]
+__all__ = ["Keys", "idempotency_key", "log_keys"]
 
 # What a pattern of SCAN would take for something else, and what would move a key to another slot of a cluster.
 _FORBIDDEN = frozenset("{}*?[]\\^")
@@ -33,12 +35,12 @@ class Keys:
         return f"<Keys {self.root.decode()!r}>"
 
     def channel(self, topic: str) -> bytes:
-        """Return the pub/sub channel of a topic."""
-        return self.root + topic.encode()
+        """Return the pub/sub channel of a topic. The hash tag is for the keys of its log: they share its slot."""
+        return b"%b{%b}" % (self.root, topic.encode())
 
     def topic(self, channel: bytes) -> str:
         """Return the topic of a pub/sub channel, the inverse of ``channel``."""
-        return channel[len(self.root) :].decode()
+        return channel[len(self.root) + 1 : -1].decode()
 
     def queue(self, name: str) -> bytes:
         """Return what all keys of the queue ``name`` start with."""
@@ -50,6 +52,16 @@ class Keys:
     def wake(self, name: str, node: str) -> bytes:
         """Return the pub/sub channel on which ``node`` learns that the queue ``name`` has something to read."""
         return self.queue(name) + f"w:{node}".encode()
+
+
+def log_keys(channel: bytes) -> tuple[bytes, bytes]:
+    """Return the keys of the log of a topic, given its channel: what is known of it, and the messages."""
+    return channel + b"m", channel + b"h"
+
+
+def idempotency_key(channel: bytes, key: str) -> bytes:
+    """Return the key that remembers an idempotency key: a digest, so that nothing a sender chooses is in a name."""
+    return b"%bi:%b" % (channel, sha1(key.encode(), usedforsecurity=False).hexdigest().encode())
 
 
 def _check_prefix(prefix: object) -> None:

@@ -12,6 +12,7 @@ most one announcement waiting.
 from __future__ import annotations
 
 import os
+import re
 import select
 import socket
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from typing import Any
 
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 
+from .append import ORIGIN, UNKNOWN_ORIGIN, origin_of
 from .dial import dial_blocking, pack
 from .hosts import Address
 
@@ -56,8 +58,8 @@ class Line:
     ``checked_at``: when the server was last seen to be a primary. ``fresh``: no command has been answered yet.
     """
 
-    __slots__ = ("_bound_key", "_connection", "_far", "_near", "_poll", "_sock", "_timeout_s", "address", "bound",
-                 "checked_at", "fresh", "sent", "stale", "tracked")  # fmt: skip
+    __slots__ = ("_bound_key", "_connection", "_far", "_near", "_origin", "_poll", "_sock", "_timeout_s", "address",
+                 "bound", "checked_at", "fresh", "sent", "stale", "tracked")  # fmt: skip
 
     def __init__(self, address: Address, timeout_s: float) -> None:
         """Connect. Raises what ``dial_blocking`` raises."""
@@ -70,6 +72,7 @@ class Line:
         self.bound: BoundTable = {}
         self.stale = self.tracked = False
         self._bound_key = b""
+        self._origin = b""
         self._timeout_s = timeout_s
         self._connection = dial_blocking(address, timeout_s)
         self._sock: socket.socket = self._connection._sock
@@ -136,6 +139,20 @@ class Line:
             return replies, exc
         self.fresh = False
         return replies, None
+
+    def with_origin(self, packed: bytes, timeout_s: float) -> bytes:
+        """Return a command with the server's origin (see ``append.py``) in its place. Raises Severed: nothing was sent."""
+        if not self._origin:
+            questions = pack("INFO", "server") + pack("INFO", "replication")
+            try:
+                server, replication = self.calls(questions, timeout_s, 2)
+            except ResponseError:  # an ACL may forbid it
+                self._origin = UNKNOWN_ORIGIN
+            except Undecided as exc:
+                raise Severed(str(exc)) from exc
+            else:
+                self._origin = origin_of(_told(server, b"run_id"), _told(replication, b"master_replid"))
+        return packed.replace(ORIGIN, self._origin, 1)
 
     def ask(self, packed: bytes, timeout_s: float) -> None:
         """Send packed commands, and wait for no reply. Raises Severed."""
@@ -258,6 +275,13 @@ class Line:
         parser = self._connection._parser
         if hasattr(parser, "set_invalidation_push_handler"):
             parser.set_invalidation_push_handler(None)
+
+
+def _told(info: bytes | str, name: bytes) -> str:
+    """Return one line's value of what INFO answered, "" where it is not told."""
+    text = info if isinstance(info, bytes) else info.encode()
+    found = re.search(rb"^%b:(\S+)" % name, text, re.MULTILINE)
+    return found[1].decode() if found is not None else ""
 
 
 def bound_queues(table: BoundTable, topic: bytes) -> list[str]:

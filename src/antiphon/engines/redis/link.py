@@ -23,12 +23,14 @@ from typing import Any
 from ...exceptions import EngineUnavailable
 from ...types import Receipt
 from .advice import advised
-from .connection import Call, Connection, Publication, ReplyError, look, until_ended
+from .append import Append, Publication
+from .connection import Connection, ReplyError, look, until_ended
 from .greeting import greet
 from .heartbeat import Heartbeat
 from .hosts import Address
-from .outbox import Outbox, Waiting
+from .outbox import Outbox, Waiting, command_of
 from .owner import LinkOwner
+from .scriptless import Scriptless
 from .settings import LinkSettings
 from .subscriptions import Subscriptions
 
@@ -43,8 +45,7 @@ SETTLE_S = 0.5
 # When the primary has changed, some senders hear of it later than we, those without a loop by a second at most: what
 # they publish on the old one meanwhile is confirmed there and reaches nobody here, so the loss is told when that is over.
 LAGGARDS_S = 1.2
-# How often deadlines are looked at.
-TICK_S = 0.25
+TICK_S = 0.25  # how often deadlines are looked at
 
 
 class Link:
@@ -74,6 +75,7 @@ class Link:
         self.attempts = 0
         self.subscriptions = Subscriptions(self, settings)
         self.outbox = Outbox(settings, self.error)
+        self.scriptless = Scriptless()
         self.heartbeat = Heartbeat(find, settings, moves=moves)
         self._broke = ""  # why the last connection ended
         self._complained = False  # an operator was told that it is down, and is to hear of the end of that
@@ -104,11 +106,28 @@ class Link:
         connection = self._publishing
         if connection is not None and not connection.congested:
             connection.publish(wire, (future, channel, payload))
-        elif connection is not None:
-            future.set_exception(self.error("it takes messages slower than they come"))
         else:
-            self.outbox.add((future, channel, payload), wire)
+            self.send((future, channel, payload), wire)
         return future
+
+    def send(self, publication: Publication, wire: bytes) -> None:
+        """The same, for a publish that somebody waits for already."""
+        connection = self._publishing
+        if connection is None:
+            self.outbox.add(publication, wire)
+        elif connection.congested:
+            publication[0].set_exception(self.error("it takes messages slower than they come"))
+        elif self.scriptless.holds and isinstance(publication, Append):
+            self.scriptless.hold(publication)
+        else:
+            connection.publish(wire, publication)
+
+    def refused_script(self, append: Append) -> None:
+        """Send again, in its place, an append for which the server has no script."""
+        if self.connection is None:
+            self.outbox.add(append, command_of(append, sharded=self.settings.sharded))
+        else:
+            self.scriptless.refused(append, self.connection)
 
     def send_again(self, publication: Publication, wire: bytes) -> None:
         """Send a publish that another server refused, and so did not do."""
@@ -262,7 +281,7 @@ class Link:
         self._broke = self.reason = reason
         self.since_s = time.time()
         self.subscriptions.went_down(self.heartbeat.good_until)
-        self.outbox.take_back(connection, reason)
+        self._take_back(connection, reason)
         self.owner.link_changed(self, False)
 
     def _detach(self) -> Connection | None:
@@ -270,6 +289,10 @@ class Link:
         connection, self.connection, self._publishing = self.connection, None, None
         self.heartbeat.stop()
         return connection
+
+    def _take_back(self, connection: Connection, reason: str) -> None:
+        self.outbox.take_back(connection, reason)
+        self.outbox.put_first(self.scriptless.give_up())
 
     def _failed(self, exc: BaseException) -> None:
         reason = advised(str(exc) or type(exc).__name__, self.settings.prefix)
@@ -292,19 +315,9 @@ class Link:
             return  # the loop stood still: what came meanwhile is to be read before anybody is called overdue
         self.heartbeat.beat(now)
         if self.connection is not None:
-            self._fail_overdue(self.connection, now)
+            self.connection.fail_overdue(now, self.settings.publish_limit_s, self.error)
         self.outbox.expire(now)
         self.subscriptions.expire(now)
-
-    def _fail_overdue(self, connection: Connection, now: float) -> None:
-        limit_s = self.settings.publish_limit_s
-        for entry, written_s in connection.unanswered():
-            if now - min(written_s, connection.blocked_since_s) <= limit_s:
-                break
-            if not isinstance(entry, Call) and not entry[0].done():
-                entry[0].set_exception(
-                    self.error(f"not confirmed within {limit_s:g} s; it may or may not have arrived")
-                )
 
     # What subscriptions and the connection call
 
@@ -339,6 +352,9 @@ class Link:
 
     def _published(self, publication: Publication, reply: Any) -> None:
         self.owner.published(self, publication, reply)
+        if self.scriptless.holds and isinstance(publication, Append):
+            for append in self.scriptless.ready():
+                self.send_again(append, command_of(append, sharded=self.settings.sharded))
 
     def track(self, key: bytes | None) -> None:
         """Have the server announce changes of ``key`` on this link from now on; None: not any more."""
@@ -359,7 +375,7 @@ class Link:
         """Give the server up for good, to be closed next; return the publishes that are to go elsewhere, in order."""
         connection = self._detach()
         if connection is not None:
-            self.outbox.take_back(connection, reason)
+            self._take_back(connection, reason)
             connection.abort(reason)
         return self.outbox.take_all()
 
@@ -372,7 +388,7 @@ class Link:
         connection = self._detach()
         if connection is not None:
             connection.close()
-            self.outbox.take_back(connection, "the layer was closed")
+            self._take_back(connection, "the layer was closed")
         self.outbox.close()
         self.subscriptions.close()
         for waiter in self._up_waiters:

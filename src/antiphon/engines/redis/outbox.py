@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import inf
 from time import monotonic
 from typing import NamedTuple
 
-from ...envelope import mark_again
 from ...exceptions import EngineUnavailable
 from ...types import Receipt
-from .connection import Call, Connection, Publication
+from .append import Append, Publication, append_command, repeated
+from .connection import Call, Connection
 from .settings import LinkSettings
 
-__all__ = ["WAITING_MAX", "Outbox", "Waiting", "publish_command", "publish_head"]
+__all__ = ["WAITING_MAX", "Outbox", "Waiting", "command_of", "publish_head"]
 
 # So many publishes at most wait for one link, or for the owner of one slot.
 WAITING_MAX = 100_000
@@ -72,17 +72,17 @@ class Outbox:
                 if not entry.future.done():
                     entry.future.set_exception(self._error(reason))
                 continue
-            future, channel, payload = entry
+            future = entry[0]
             if future.done():
                 continue
             if written_s == inf:
-                wire = publish_command(channel, payload, sharded=settings.sharded)
+                wire = command_of(entry, sharded=settings.sharded)
                 since_s = min(connection.blocked_since_s, now)
                 again.append(Waiting(entry, since_s + settings.publish_limit_s, wire))
             elif settings.publish_retry_s > now - written_s:
-                payload = mark_again(payload)
-                wire = publish_command(channel, payload, sharded=settings.sharded)
-                again.append(Waiting((future, channel, payload), written_s + settings.publish_retry_s, wire))
+                publication = repeated(entry)
+                wire = command_of(publication, sharded=settings.sharded)
+                again.append(Waiting(publication, written_s + settings.publish_retry_s, wire))
             else:
                 future.set_exception(
                     self._error(
@@ -92,6 +92,14 @@ class Outbox:
                 )
         connection.pending.clear()
         self._waiting.extendleft(reversed(again))
+
+    def put_first(self, appends: Iterable[Append]) -> None:
+        """Let appends wait before all others: they were refused, so they have not run."""
+        settings, now = self.settings, monotonic()
+        self._waiting.extendleft(
+            Waiting(append, now + settings.publish_limit_s, command_of(append, sharded=settings.sharded))
+            for append in reversed([append for append in appends if not append.future.done()])
+        )
 
     def patience(self, wish_s: float) -> float:
         """Return how long what waits here may go on waiting, ``wish_s`` at most."""
@@ -139,6 +147,9 @@ def publish_head(channel: bytes, *, sharded: bool) -> bytes:
     return b"*3\r\n%b\r\n$%d\r\n%b\r\n$" % (name, len(channel), channel)
 
 
-def publish_command(channel: bytes, payload: bytes, *, sharded: bool) -> bytes:
-    """Return the command that publishes ``payload`` on ``channel``."""
+def command_of(publication: Publication, *, sharded: bool) -> bytes:
+    """Return the command of a publish."""
+    if isinstance(publication, Append):
+        return append_command(publication.channel, publication.payload, publication.keep, sharded=sharded)
+    _, channel, payload = publication
     return publish_head(channel, sharded=sharded) + b"%d\r\n%b\r\n" % (len(payload), payload)

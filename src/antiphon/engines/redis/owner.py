@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .connection import Connection, Publication
+from .append import Publication
+from .connection import Connection
 from .hosts import Address
 
 if TYPE_CHECKING:

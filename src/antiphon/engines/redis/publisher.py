@@ -15,10 +15,13 @@ from redis.exceptions import MovedError, NoScriptError, ResponseError
 
 from ...envelope import mark_again
 from ...exceptions import EngineUnavailable
+from ...types import Keep, Receipt
 from .advice import advised
-from .batch import publish_many
+from .append import ORIGIN, append_command, receipt_of
+from .batch import Messages, publish_many
 from .dial import DialError, pack
 from .effort import PROBE_S, Effort
+from .history_scripts import APPEND
 from .hosts import Host
 from .keys import Keys
 from .line import BoundTable, Line, Severed, Undecided, bound_queues
@@ -74,36 +77,44 @@ class BlockingPublisher:
         """How many connections were made to publish on, ever."""
         return self._pool.connections_made
 
-    def publish(self, topic: str, payload: bytes) -> int:
-        """Publish and return how many nodes got it (in a cluster: of those connected to the topic's server).
+    def publish(self, topic: str, payload: bytes, keep: Keep | None = None) -> Any:
+        """Publish, and keep in the topic's log as ``keep`` says; return what ``receipt_of`` reads: without a log, an int.
 
-        Raises EngineUnavailable, which says whether the message may have been published all the same.
+        That is how many nodes got it; in a cluster, of those connected to the topic's server. Raises EngineUnavailable,
+        which says whether the message may have been published all the same.
         """
         channel = self._keys.channel(topic)
-        packed = self._publish % (len(channel), channel, len(payload), payload)
-        return self._published(topic, payload, *self._run(channel, packed, payload))
+        command = self.command(channel, payload, keep)
+        return self._published(topic, payload, *self._run_publish(channel, command, payload, keep))
 
-    def begin(self, topic: str, payload: bytes) -> Begun:
+    def command(self, channel: bytes, payload: bytes, keep: Keep | None) -> bytes:
+        """Return the command of a publish; with a log it has ORIGIN in the origin's place."""
+        if keep is not None:
+            return append_command(channel, payload, keep, sharded=self._pool.cluster)
+        return self._publish % (len(channel), channel, len(payload), payload)
+
+    def begin(self, topic: str, payload: bytes, keep: Keep | None = None) -> Begun:
         """Write a publish, if a connection is at hand; whoever has the result reads the reply."""
         channel = self._keys.channel(topic)
-        packed = self._publish % (len(channel), channel, len(payload), payload)
+        packed = self.command(channel, payload, keep)
         line = self._pool.at_hand(channel)
         if line is not None:
             try:
-                line.ask(packed, self.timeout_s)
+                wire = packed if keep is None else line.with_origin(packed, self.timeout_s)
+                line.ask(wire, self.timeout_s)
             except Severed:
                 self._pool.end(line)  # old age, perhaps: finish() finds another
                 line = None
             except BaseException:
                 self._pool.end(line)
                 raise
-        return Begun(self, topic, payload, channel, packed, line)
+        return Begun(self, topic, payload, keep, channel, packed, line)
 
-    def _published(self, topic: str, payload: bytes, line: Line, nodes: Any) -> int:
+    def _published(self, topic: str, payload: bytes, line: Line, reply: Any) -> Any:
         line.sent += 1
-        if self.on_bound is None:
+        if self.on_bound is None or receipt_of(reply).state in ("duplicate", "suppressed"):
             self._pool.give(line)
-            return nodes  # type: ignore[no-any-return]  # the reply to PUBLISH
+            return reply
         try:
             table = line.bound if line.tracked and not line.stale else self._bound(line)
         except BaseException:
@@ -113,10 +124,10 @@ class BlockingPublisher:
         queues = bound_queues(table, topic.encode()) if table else ()
         if queues:
             self.on_bound(topic, payload, queues)
-        return nodes  # type: ignore[no-any-return]  # the reply to PUBLISH
+        return reply
 
-    def publish_many(self, messages: Sequence[tuple[str, bytes]]) -> tuple[list[int], Exception | None]:
-        """Publish [(topic, payload)] in order, in few writes, up to the first that fails.
+    def publish_many(self, messages: Messages) -> tuple[list[Any], Exception | None]:
+        """Publish [(topic, payload, keep)] in order, in few writes, up to the first that fails.
 
         Returns what ``publish`` returns for those before it, and the error. What became of those after it is unknown.
         """
@@ -128,10 +139,11 @@ class BlockingPublisher:
         It is never sent again once its outcome is unknown.
         """
         rest = (len(keys), *keys, *args)
+        origin = ORIGIN in args
         try:
-            line, reply = self._run(key, pack("EVALSHA", script.sha, *rest))
+            line, reply = self._run(key, pack("EVALSHA", script.sha, *rest), origin=origin)
         except NoScriptError:
-            line, reply = self._run(key, pack("EVAL", script.text, *rest))
+            line, reply = self._run(key, pack("EVAL", script.text, *rest), origin=origin)
         self._pool.give(line)
         return reply
 
@@ -139,19 +151,38 @@ class BlockingPublisher:
         """Drop the idle connections."""
         self._pool.close()
 
-    def _run(self, key: bytes, packed: bytes, payload: bytes | None = None) -> tuple[Line, Any]:
+    def _run(
+        self, key: bytes, packed: bytes, payload: bytes | None = None, keep: Keep | None = None, *, origin: bool = False
+    ) -> tuple[Line, Any]:
         """Send until answered. The line comes with the reply and is the caller's to give back.
 
-        ``payload``: the message, where ``packed`` is a publish that may be repeated.
+        ``payload``, ``keep``: the message, where ``packed`` is a publish that may be repeated. ``origin``: it has
+        ORIGIN in the origin's place.
         """
         if self._pool.pid != os.getpid():  # a fork that Python did not see
             self._pool.after_fork()
-        return Effort(self, self._pool, key, packed, payload).run()
+        return Effort(self, self._pool, key, packed, payload, keep, origin=origin).run()
 
-    def packed_again(self, channel: bytes, payload: bytes) -> bytes:
+    def _run_publish(self, channel: bytes, packed: bytes, payload: bytes, keep: Keep | None) -> tuple[Line, Any]:
+        if keep is None:
+            return self._run(channel, packed, payload)
+        try:
+            return self._run(channel, packed, payload, keep, origin=True)
+        except NoScriptError:
+            return self._run_loaded(channel, packed, payload, keep)
+
+    def _run_loaded(self, channel: bytes, packed: bytes, payload: bytes, keep: Keep) -> tuple[Line, Any]:
+        """Send an append that was refused because the server had no script for it."""
+        line, _ = self._run(channel, pack("SCRIPT", "LOAD", APPEND.text))
+        self._pool.give(line)
+        try:
+            return self._run(channel, packed, payload, keep, origin=True)
+        except NoScriptError as exc:
+            raise EngineUnavailable(f"the server does not keep its scripts: {exc}; nothing was sent") from exc
+
+    def packed_again(self, channel: bytes, payload: bytes, keep: Keep | None) -> bytes:
         """Return the command that publishes a message which may have been published before."""
-        marked = mark_again(payload)
-        return self._publish % (len(channel), channel, len(marked), marked)
+        return self.command(channel, mark_again(payload), keep)
 
     # --- worker channels that are members of groups
 
@@ -218,14 +249,22 @@ class BlockingPublisher:
 class Begun:
     """A publish that may have been written, and whose reply nobody has read. Dropped, it takes its connection along."""
 
-    __slots__ = ("_channel", "_line", "_packed", "_payload", "_publisher", "_topic")
+    __slots__ = ("_channel", "_keep", "_line", "_packed", "_payload", "_publisher", "_topic")
 
     def __init__(
-        self, publisher: BlockingPublisher, topic: str, payload: bytes, channel: bytes, packed: bytes, line: Line | None
+        self,
+        publisher: BlockingPublisher,
+        topic: str,
+        payload: bytes,
+        keep: Keep | None,
+        channel: bytes,
+        packed: bytes,
+        line: Line | None,
     ) -> None:
         self._publisher = publisher
         self._topic = topic
         self._payload = payload
+        self._keep = keep
         self._channel = channel
         self._packed = packed
         self._line = line
@@ -233,20 +272,35 @@ class Begun:
     def __repr__(self) -> str:
         return f"<Begun publish on {self._topic!r}, {'not ' if self._line is None else ''}written>"
 
-    def finish(self) -> int:
+    def receipt(self) -> Receipt:
+        """``finish``, and what came of it."""
+        return receipt_of(self.finish())
+
+    def finish(self) -> Any:
         """Do the rest of ``publish``; to be called once."""
-        publisher = self._publisher
+        publisher, publish = self._publisher, (self._channel, self._packed, self._payload, self._keep)
         line, self._line = self._line, None
         if line is None:
-            line, nodes = publisher._run(self._channel, self._packed, self._payload)
+            line, reply = publisher._run_publish(*publish)
         else:
             try:
-                nodes = line.answer()
+                reply = line.answer()
             except BaseException as exc:
-                effort = Effort(publisher, publisher._pool, self._channel, self._packed, self._payload)
-                effort.failed_on(line, exc)
-                line, nodes = effort.run()
-        return publisher._published(self._topic, self._payload, line, nodes)
+                line, reply = self._despite(exc, line)
+        return publisher._published(self._topic, self._payload, line, reply)
+
+    def _despite(self, exc: BaseException, line: Line) -> tuple[Line, Any]:
+        publisher, keep = self._publisher, self._keep
+        effort = Effort(
+            publisher, publisher._pool, self._channel, self._packed, self._payload, keep, origin=keep is not None
+        )
+        try:
+            effort.failed_on(line, exc)
+            return effort.run()
+        except NoScriptError:
+            if keep is None:
+                raise
+            return publisher._run_loaded(self._channel, self._packed, self._payload, keep)
 
     def __del__(self) -> None:
         if self._line is not None:

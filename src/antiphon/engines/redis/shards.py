@@ -8,7 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...types import Receipt
-from .connection import Publication, ReplyError, look
+from .append import Publication
+from .connection import ReplyError, look
 from .hosts import Host, SentinelHost, SingleHost
 from .link import Link
 from .sentinels import SentinelWatch
@@ -60,6 +61,10 @@ class ShardRouter:
     def publish(self, channel: bytes, payload: bytes, wire: bytes) -> asyncio.Future[Receipt]:
         """Publish on the channel's link."""
         return (self._only or self.link_of(channel)).publish(channel, payload, wire)
+
+    def send(self, publication: Publication, wire: bytes) -> None:
+        """The same, for a publish that somebody waits for already."""
+        (self._only or self.link_of(publication[1])).send(publication, wire)
 
     def subscribe(self, channels: list[bytes]) -> asyncio.Future[None] | None:
         """Subscribe on the channels' links; None when all are already."""

@@ -74,7 +74,7 @@ class SecrecyTests(SuiteBase):
     async def test_what_was_sealed_for_one_group_is_refused_by_another(self) -> None:
         layer = self.make_layer(symmetric_encryption_keys=["one key"])
         mine = await self.member(layer, "g", "h")
-        ((_, payload),) = layer.pack(["g:g"], layer.encode(numbered(1)))
+        ((_, payload, _),) = layer.pack(["g:g"], layer.encode(numbered(1)))
         await asyncio.to_thread(layer._engine.publish_blocking, "g:h", payload)
         await asyncio.to_thread(layer._engine.publish_blocking, "g:h", payload[:-1] + bytes([payload[-1] ^ 1]))
         await asyncio.to_thread(layer._engine.publish_blocking, "g:g", payload)

@@ -112,7 +112,7 @@ async def test_thousands_of_subscriptions_are_restored(own_valkey: ValkeyServer,
     await down(layer)
     own_valkey.restart()
     await up(layer)
-    assert own_valkey.command("PUBSUB", "NUMSUB", f"{layer.prefix}:a1:g:g4999")[1] == 1
+    assert own_valkey.command("PUBSUB", "NUMSUB", f"{layer.prefix}:a1:{{g:g4999}}")[1] == 1
     for n in (0, 2500, 4999):
         assert (await layer.group_send(f"g{n}", {"type": "t", "n": n})).nodes == 1
     assert await heard(layer, channel) == [0, 2500, 4999]
@@ -139,7 +139,7 @@ async def test_a_connection_that_breaks_while_it_restores_leaves_no_topic_deaf(
         await layer.group_add(group, channel)
     # The first batch is confirmed, the second is refused: once the link has come back, all must be heard again.
     own_valkey.command(
-        "ACL", "SETUSER", "default", "resetchannels", f"&{layer.prefix}:a1:[nc]:*", f"&{layer.prefix}:a1:g:g?"
+        "ACL", "SETUSER", "default", "resetchannels", f"&{layer.prefix}:a1:{{[nc]:*", f"&{layer.prefix}:a1:{{g:g?}}"
     )
     cut(own_valkey)
     await down(layer)

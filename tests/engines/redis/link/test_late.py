@@ -19,7 +19,7 @@ async def test_what_comes_after_later_ones_is_dropped_and_told_once(
 
     def publish(n: int, sent_s: float) -> None:
         body = layer.encode({"type": "t", "n": n})
-        topic = f"{layer.prefix}:a1:g:room"
+        topic = f"{layer.prefix}:a1:{{g:room}}"
         assert valkey.command("PUBLISH", topic, pack(MESSAGE, 7, n, int(sent_s * 1e6), body)) == 1
 
     for n in (1, 5, 6, 2, 3, 7):

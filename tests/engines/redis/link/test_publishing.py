@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from antiphon.engines.redis.outbox import publish_command
+from antiphon.engines.redis.outbox import command_of
 from antiphon.exceptions import EngineUnavailable
 from antiphon.testing.faults import Proxy, ValkeyServer
 from tests.engines.redis.link.layers import MakeLayer, down, heard, member
@@ -97,8 +97,8 @@ async def test_a_burst_is_taken_in_slices(valkey: ValkeyServer, make_layer: Make
     layer = make_layer(valkey.url, capacity=10, ping_interval_s=5)
     for _ in range(200):
         await member(layer, "room")
-    ((_, payload),) = layer.pack(["g:room"], layer.encode({"type": "t"}))
-    script = f"for i = 1, 400 do redis.call('PUBLISH', '{layer.prefix}:a1:g:room', ARGV[1]) end"
+    ((_, payload, _),) = layer.pack(["g:room"], layer.encode({"type": "t"}))
+    script = f"for i = 1, 400 do redis.call('PUBLISH', '{layer.prefix}:a1:{{g:room}}', ARGV[1]) end"
     seen = [0]
     valkey.command("EVAL", script, "0", payload, timeout_s=50)  # the loop waits: then all lies in the socket
     async with asyncio.timeout(50):
@@ -125,7 +125,7 @@ async def test_foreign_bytes_on_our_topics_are_counted_and_reach_nobody(
             os.urandom(200),
             b"\xa7\x01\x01\x00" + b"\0" * 24 + b"\xc1",
         ):
-            valkey.command("PUBLISH", f"{layer.prefix}:a1:{topic}", junk)
+            valkey.command("PUBLISH", f"{layer.prefix}:a1:{{{topic}}}", junk)
     await layer.group_send("room", {"type": "t", "n": 1})
     assert await heard(layer, channel) == [1]
     assert layer.stats()["undecodable"] == 15
@@ -141,7 +141,9 @@ async def test_publishes_that_a_cluster_refused_go_before_those_that_only_waited
     router, topic = engine._router, engine.keys.channel("g:room")
     wrong = next(link for link in engine.links if link is not router.link_of(topic))
     payloads = [layer.pack(["g:room"], layer.encode({"type": "t", "n": n}))[0][1] for n in range(3)]
-    wires = [publish_command(topic, payload, sharded=True) for payload in payloads]
+    wires = [
+        command_of((asyncio.get_running_loop().create_future(), topic, payload), sharded=True) for payload in payloads
+    ]
     # As when the map is old: the first is refused, the second is under way, the third is only held.
     sent = [wrong.publish(topic, payloads[0], wires[0])]
     async with asyncio.timeout(30):

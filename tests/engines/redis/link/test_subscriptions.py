@@ -17,7 +17,7 @@ async def test_a_topic_without_members_lingers_so_that_a_reload_costs_no_round_t
 ) -> None:
     layer = make_layer(valkey.url)
     channel = await member(layer, "room")
-    topic = f"{layer.prefix}:a1:g:room"
+    topic = f"{layer.prefix}:a1:{{g:room}}"
     await layer.group_discard("room", channel)
     await layer.group_send("room", {"type": "t", "n": 1})
     assert valkey.command("PUBSUB", "NUMSUB", topic)[1] == 1
@@ -49,7 +49,7 @@ async def test_members_that_join_while_the_first_is_subscribing_are_promised_the
 async def test_a_server_that_forbids_a_channel_says_so_to_who_joins(
     own_valkey: ValkeyServer, make_layer: MakeLayer, fresh_prefix: str
 ) -> None:
-    rules = ("on", "nopass", "~*", "+@all", "resetchannels", f"&{fresh_prefix}:a1:n:*", f"&{fresh_prefix}:a1:c:")
+    rules = ("on", "nopass", "~*", "+@all", "resetchannels", f"&{fresh_prefix}:a1:{{n:*", f"&{fresh_prefix}:a1:{{c:}}")
     own_valkey.command("ACL", "SETUSER", "narrow", *rules)
     layer = make_layer(own_valkey.url.replace("unix://", "unix://narrow:x@"))
     channel = await layer.new_channel()
@@ -78,5 +78,5 @@ async def test_a_topic_that_lingers_leaves_nothing_in_the_gate(valkey: ValkeySer
     node = next(iter(layer._nodes.values()))
     gate = node.hub.gate
     assert gate is not None
-    await until(lambda: not valkey.command("PUBSUB", "NUMSUB", f"{layer.prefix}:a1:g:room")[1])
+    await until(lambda: not valkey.command("PUBSUB", "NUMSUB", f"{layer.prefix}:a1:{{g:room}}")[1])
     await until(lambda: "g:room" not in gate._lanes)

@@ -1,0 +1,157 @@
+"""The Lua scripts of logs. Nothing here does I/O.
+
+A log is two keys in the slot of its topic's channel: ``m`` a HASH (e epoch, s offset of the last entry, r origin of the server
+that it was last written or read on, b breaks, v and w version and its epoch), ``h`` a STREAM whose ids are ``<offset>-0``, with
+the payload in the field ``d``; and for each idempotency key of a sender a STRING, "offset epoch".
+
+The epoch changes when the log is new, and when the server has another origin than the one that wrote it last: after a
+restart or a failover nobody can say whether its end is the end that was sent to the nodes. What the earlier epoch had
+is then written down as a break, "epoch:top": a position of that epoch is good as long as it is not beyond the top.
+
+What goes to the channel is ``P<offset>:<epoch>:`` and the payload. Runs on Redis from 6.2 and on Valkey.
+"""
+
+from __future__ import annotations
+
+from .scripts import Script
+
+__all__ = ["APPEND", "READ", "TOPS"]
+
+_LOG = """
+local META_S = 2592000       -- a log without messages keeps its place for so long: positions in it stay good
+local UNKNOWN = '----------------'
+local origin = ARGV[1]
+
+local function new_epoch()
+  local t = redis.call('TIME')
+  return string.format('%x%05x', t[1], t[2]) .. string.sub(origin, 1, 2)
+end
+
+local function begin(meta, log, top)
+  local epoch = new_epoch()
+  redis.call('DEL', log)
+  redis.call('HDEL', meta, 'b', 'v', 'w')
+  redis.call('HSET', meta, 'e', epoch, 's', top, 'r', origin)
+  redis.call('EXPIRE', meta, META_S)
+  return epoch
+end
+
+-- Epoch and top of a log; a new epoch where nobody can vouch for the end of the last one.
+local function current(meta, log)
+  local m = redis.call('HMGET', meta, 'e', 's', 'r')
+  local epoch, top, known = m[1], m[2], m[3]
+  if not epoch then return begin(meta, log, 0), 0 end
+  if known ~= origin and origin ~= UNKNOWN then
+    if known == UNKNOWN then
+      redis.call('HSET', meta, 'r', origin)
+    else
+      local breaks = epoch .. ':' .. top .. ',' .. (redis.call('HGET', meta, 'b') or '')
+      epoch = new_epoch()
+      redis.call('HSET', meta, 'e', epoch, 'r', origin, 'b', string.sub(breaks, 1, 400))
+    end
+  end
+  return epoch, tonumber(top)
+end
+"""
+
+# KEYS: meta, log, and where a sender gave one, its idempotency key. ARGV: origin, size, ttl ms, PUBLISH or SPUBLISH,
+# 1 when it may have been sent before; in the long form version, its epoch, ttl ms of the idempotency key; the payload.
+# Returns {nodes, offset, epoch}, and "duplicate" or "suppressed".
+APPEND = Script(
+    _LOG
+    + """
+local meta, log = KEYS[1], KEYS[2]
+local payload = ARGV[#ARGV]
+local epoch, top = current(meta, log)
+if KEYS[3] then
+  local had = redis.call('GET', KEYS[3])
+  if had then
+    local offset, its = string.match(had, '^(%d+) (.+)$')
+    return {0, tonumber(offset), its, 'duplicate'}
+  end
+end
+if ARGV[5] == '1' then
+  local id = string.sub(payload, 5, 20)
+  for _, entry in ipairs(redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1000)) do
+    if string.sub(entry[2][2], 5, 20) == id then
+      return {0, tonumber(string.match(entry[1], '^%d+')), epoch, 'duplicate'}
+    end
+  end
+end
+local version = #ARGV > 6 and tonumber(ARGV[6]) or 0
+if version > 0 then
+  local last = redis.call('HMGET', meta, 'v', 'w')
+  if last[1] and last[2] == ARGV[7] and tonumber(last[1]) >= version then return {0, top, epoch, 'suppressed'} end
+end
+local offset = redis.call('HINCRBY', meta, 's', 1)
+local added = redis.pcall('XADD', log, 'MAXLEN', '~', ARGV[2], offset .. '-0', 'd', payload)
+if type(added) == 'table' and added.err then
+  if not string.find(added.err, 'equal or smaller', 1, true) then
+    redis.call('HINCRBY', meta, 's', -1)
+    return added
+  end
+  -- The log survived what said where it ends: nothing in it can be told from what is yet to come.
+  offset = 1
+  epoch = begin(meta, log, 1)
+  redis.call('XADD', log, '1-0', 'd', payload)
+end
+redis.call('PEXPIRE', log, ARGV[3])
+if offset % 256 == 1 then redis.call('EXPIRE', meta, META_S) end
+if version > 0 then redis.call('HSET', meta, 'v', ARGV[6], 'w', ARGV[7]) end
+if KEYS[3] then redis.call('SET', KEYS[3], offset .. ' ' .. epoch, 'PX', ARGV[8]) end
+local nodes = redis.call(ARGV[4], string.sub(meta, 1, -2), 'P' .. offset .. ':' .. epoch .. ':' .. payload)
+return {nodes, offset, epoch}
+"""
+)
+
+# KEYS: meta, log. ARGV: origin, epoch and offset of the position to read after ("" for all), limit, "1" for reverse.
+# Returns {epoch, top, 1 when complete, offset, payload, …}.
+READ = Script(
+    _LOG
+    + """
+local meta, log = KEYS[1], KEYS[2]
+local epoch, top = current(meta, log)
+local complete, since = 1, tonumber(ARGV[3])
+if since then
+  local good = ARGV[2] == epoch and since <= top
+  if not good then
+    for its, last in string.gmatch(redis.call('HGET', meta, 'b') or '', '([^:,]+):(%d+),') do
+      if its == ARGV[2] and since <= tonumber(last) then good = true end
+    end
+  end
+  local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+  local kept = first and tonumber(string.match(first[1], '^%d+')) or top + 1
+  if not good or since < kept - 1 then complete = 0 end
+end
+local reply = {epoch, top, complete}
+local limit = tonumber(ARGV[4])
+if limit > 0 then
+  local from = since and string.format('%.0f', since + 1) .. '-0' or '-'
+  local entries
+  if ARGV[5] == '1' then
+    entries = redis.call('XREVRANGE', log, '+', from, 'COUNT', ARGV[4])
+  else
+    entries = redis.call('XRANGE', log, from, '+', 'COUNT', ARGV[4])
+  end
+  for _, entry in ipairs(entries) do
+    table.insert(reply, tonumber(string.match(entry[1], '^%d+')))
+    table.insert(reply, entry[2][2])
+  end
+end
+return reply
+"""
+)
+
+# KEYS: meta and log of one topic, or of several. ARGV: origin. Returns {epoch, top, …}.
+TOPS = Script(
+    _LOG
+    + """
+local reply = {}
+for i = 1, #KEYS, 2 do
+  local epoch, top = current(KEYS[i], KEYS[i + 1])
+  table.insert(reply, epoch)
+  table.insert(reply, top)
+end
+return reply
+"""
+)
