@@ -9,7 +9,7 @@ from antiphon.testing import EngineSuite
 
 class TestMemory(EngineSuite):
     backend = "antiphon.layers.InMemoryChannelLayer"
-    capabilities = frozenset({"worker_channels"})
+    capabilities = frozenset({"history", "worker_channels"})
 
     def config(self, space: str) -> dict[str, Any]:
         return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 import time
@@ -90,7 +91,8 @@ class Node:
         """Stop watching: the layer is closed."""
         self._hand_made.clear()
         if self.hub.logs is not None:
-            self.loop.call_soon_threadsafe(self.hub.logs.close)
+            with contextlib.suppress(RuntimeError):  # its loop has ended, and all that ran there with it
+                self.loop.call_soon_threadsafe(self.hub.logs.close)
 
     # Memberships
 

@@ -153,12 +153,12 @@ class Filler(Follower):
         return True
 
     def _lose(self, log: Log, reason: str, top: Position | None) -> None:
-        """Give up what is missing: go on at the top, and tell every member once."""
+        """Give up what is missing: go on with what has arrived since, or at the top, and tell every member once."""
         last, hub = log.position, self.hub
         reason = f"{log.reason}, and {reason}"
         log.close_ring()
         if top is not None:
-            log.position = top
+            log.position = top = log.begin_again(top)
         log.starts = {channel: start for channel, start in log.starts.items() if start == HELD_BACK}
         if hub.on_lost is not None:
             hub.on_lost([log.topic], reason, log.good_until)

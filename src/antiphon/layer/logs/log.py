@@ -83,6 +83,19 @@ class Log:
         held, self.held, self.overrun = self.held, [], False
         return held
 
+    def begin_again(self, top: Position) -> Position:
+        """Return where to go on after a loss: before the first that was held, so that nothing that came is lost too."""
+        held = [
+            arrival for arrival in self.held if arrival.position is not None and arrival.position.epoch == top.epoch
+        ]
+        self.overrun = self.overrun or len(held) < len(self.held)
+        self.held = held
+        last = self.position
+        floor = last.offset if last is not None and last.epoch == top.epoch else 0
+        if held and floor <= held[0].previous < top.offset:
+            return Position(top.epoch, held[0].previous)
+        return top
+
     def advance(self, envelope: HeadedEnvelope, position: Position) -> None:
         """Take note of an entry that is being delivered."""
         self.position = position

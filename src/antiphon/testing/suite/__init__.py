@@ -8,6 +8,7 @@ from __future__ import annotations
 from .base import CAPABILITIES, SuiteBase
 from .delivery import DeliveryTests
 from .groups import GroupTests
+from .history import HistoryTests
 from .limits import LimitTests
 from .loops import LoopTests
 from .order import OrderTests
@@ -22,6 +23,7 @@ __all__ = ["CAPABILITIES", "EngineSuite"]
 class EngineSuite(
     DeliveryTests,
     GroupTests,
+    HistoryTests,
     LimitTests,
     LoopTests,
     OrderTests,
@@ -40,6 +42,7 @@ class EngineSuite(
     - ``worker_channels``: channels without "!", read by competing workers
     - ``processes``: it reaches other processes
     - ``encryption``: it has the option ``symmetric_encryption_keys``
+    - ``history``: it keeps logs
     - ``faults``: there is a server, which ``kill_engine()`` kills and ``restart_engine()`` brings back
 
     A test ends after ``limit_s`` seconds.
