@@ -27,7 +27,7 @@ class Copies:
     def first(self, message: tuple[int, int], mailboxes: Iterable[Mailbox]) -> list[Mailbox]:
         """Return those of ``mailboxes`` that have not had a copy, and note that they have now."""
         had = self._had.setdefault(message, set())
-        chosen = [mailbox for mailbox in mailboxes if mailbox.channel not in had]
+        chosen = [mailbox for mailbox in mailboxes if mailbox.every_copy or mailbox.channel not in had]
         had.update(mailbox.channel for mailbox in chosen)
         while len(self._had) > _MAX:
             self._had.popitem(last=False)

@@ -18,10 +18,22 @@ from ...types import Keep, Position, Receipt
 from .history_scripts import APPEND
 from .keys import idempotency_key, log_keys
 
-__all__ = ["ORIGIN", "UNKNOWN_ORIGIN", "Append", "Publication", "append_command", "origin_of", "receipt_of", "repeated"]
+__all__ = [
+    "ORIGIN",
+    "RENEW_SHARE",
+    "UNKNOWN_ORIGIN",
+    "Append",
+    "Publication",
+    "append_command",
+    "origin_of",
+    "receipt_of",
+    "repeated",
+]
 
 # In place of an origin, which is as long. It stands before everything that a sender chooses.
 ORIGIN = b"\x00antiphon-origin"
+# A log's time to live is renewed after such a share of it, and is longer by that: a command less for nearly all appends.
+RENEW_SHARE = 1 / 8
 # Of a server that does not say who it is: a restart of it is not noticed.
 UNKNOWN_ORIGIN = b"-" * len(ORIGIN)
 
@@ -47,25 +59,29 @@ def origin_of(run_id: str, replication_id: str) -> bytes:
 
 
 @lru_cache(maxsize=10_000)
-def _head(channel: bytes, size: int, ttl_ms: int, sharded: bool) -> bytes:
+def _head(channel: bytes, size: int, ttl: bytes, sharded: bool) -> bytes:
     publish = b"SPUBLISH" if sharded else b"PUBLISH"
-    parts = (b"EVALSHA", APPEND.sha, 2, *log_keys(channel), ORIGIN, size, ttl_ms, publish)
+    parts = (b"EVALSHA", APPEND.sha, 2, *log_keys(channel), ORIGIN, size, ttl, publish)
     packed = pack_command(parts)  # type: ignore[arg-type]  # its stub says a tuple of one
     # The number of parts is written anew: two more follow.
     return b"*%d\r\n%b" % (len(parts) + 2, packed.partition(b"\r\n")[2])
 
 
-def append_command(channel: bytes, payload: bytes, keep: Keep, *, sharded: bool) -> bytes:
-    """Return the command that publishes ``payload`` on ``channel`` and keeps it, with ORIGIN for the origin."""
+def append_command(channel: bytes, payload: bytes, keep: Keep, *, sharded: bool, renew: bool = True) -> bytes:
+    """Return the command that publishes ``payload`` on ``channel`` and keeps it, with ORIGIN for the origin.
+
+    ``renew``: the log's time to live begins anew; else that was done within the last RENEW_SHARE of it.
+    """
     again = payload[3] & FLAG_AGAIN
+    ttl = b"%s%d" % (b"" if renew else b"-", keep.ttl_s * 1000 * (1 + RENEW_SHARE) + 1)
     if keep.idempotency_key is None and not keep.version:
-        head = _head(channel, keep.size, round(keep.ttl_s * 1000), sharded)
+        head = _head(channel, keep.size, ttl, sharded)
         return b"%b$1\r\n%d\r\n$%d\r\n%b\r\n" % (head, 1 if again else 0, len(payload), payload)
     keys: tuple[bytes, ...] = log_keys(channel)
     if keep.idempotency_key is not None:
         keys = (*keys, idempotency_key(channel, keep.idempotency_key))
     parts = (
-        b"EVALSHA", APPEND.sha, len(keys), *keys, ORIGIN, keep.size, round(keep.ttl_s * 1000),
+        b"EVALSHA", APPEND.sha, len(keys), *keys, ORIGIN, keep.size, ttl,
         b"SPUBLISH" if sharded else b"PUBLISH", 1 if again else 0, keep.version, keep.version_epoch,
         round(keep.idempotency_ttl_s * 1000), payload,
     )  # fmt: skip
@@ -77,8 +93,8 @@ def receipt_of(reply: Any) -> Receipt:
     """Return what a server answered to a publish, with a log or without."""
     if type(reply) is int:
         return Receipt(reply)
-    nodes, offset, epoch, *state = reply
-    return Receipt(nodes, Position(epoch.decode(), offset), state[0].decode() if state else "sent")
+    offset, epoch, nodes, *state = reply.split(b":")
+    return Receipt(int(nodes), Position(epoch.decode(), int(offset)), state[0].decode() if state else "sent")
 
 
 def repeated(publication: Publication) -> Publication:

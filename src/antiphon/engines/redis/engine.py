@@ -217,8 +217,10 @@ class RedisEngine(Publishing):
             self.watch_bindings()
             for callback in tuple(self.on_up):
                 callback()
-        elif self._router is not None:
-            self._router.link_down(link)
+        else:
+            self._renewed.clear()
+            if self._router is not None:
+                self._router.link_down(link)
 
     def invalidated(self, link: Link) -> None:
         """Learn that the table of worker channels in groups has changed."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import EngineUnavailable
 from ...types import Keep, Receipt
-from .append import Append, Publication, append_command, receipt_of
+from .append import RENEW_SHARE, Append, Publication, append_command, receipt_of
 from .connection import ReplyError
 from .keys import Keys
 from .link import Link
@@ -39,6 +41,7 @@ class Publishing:
         self._router: ShardRouter | ClusterRouter | None = None
         self._started: asyncio.Event = asyncio.Event()
         self._heads: dict[str, tuple[bytes, bytes]] = {}
+        self._renewed: dict[bytes, float] = {}  # channel -> when its log's time to live began anew, as far as we know
         self._settling: set[asyncio.Task[None]] = set()
 
     async def _router_now(self) -> ShardRouter | ClusterRouter:
@@ -70,7 +73,12 @@ class Publishing:
         """Publish, and keep in the topic's log, in one step; the message has its place in line when this returns."""
         channel = self.keys.channel(topic)
         append = Append(asyncio.get_running_loop().create_future(), channel, payload, keep)
-        wire = append_command(channel, payload, keep, sharded=self._sharded)
+        renew = (now := monotonic()) > self._renewed.get(channel, -inf) + RENEW_SHARE * keep.ttl_s
+        if renew:
+            if len(self._renewed) >= _HEADS_MAX:
+                self._renewed.clear()
+            self._renewed[channel] = now
+        wire = append_command(channel, payload, keep, sharded=self._sharded, renew=renew)
         if self._router is None:
             return asyncio.ensure_future(self._append_later(append, wire))
         self._router.send(append, wire)
@@ -106,6 +114,7 @@ class Publishing:
         if self._router is not None and self._router.refused(link, publication, error):
             return
         future = publication[0]
+        self._renewed.pop(publication[1], None)
         if not future.done():
             kept = isinstance(publication, Append) and why.startswith(_FULL)
             fate = "; the group's history cannot be written, so nothing was published" if kept else ""
