@@ -12,7 +12,7 @@ CHROMIUM ?= $(firstword $(shell command -v chromium chromium-browser google-chro
 export CHROMIUM
 
 .DEFAULT_GOAL := setup
-.PHONY: help setup demo test check format matrix bench bench-full tables soak faults autobahn servers upstream stubtest lock clean
+.PHONY: help setup demo test check format matrix bench bench-full tables soak faults fuzz autobahn servers upstream stubtest lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -62,6 +62,9 @@ bench-full: $(VENV)/.ok  ## each benchmark at full length, then the tables of do
 
 tables: $(VENV)/.ok  ## the tables of docs/performance.md, from the newest full runs
 	$(BIN)/python benchmarks/tables.py --keep
+
+fuzz: $(VENV)/.ok  ## a minute of frames from clients that nobody has written (FUZZ_S: seconds)
+	FUZZ_S=$${FUZZ_S:-60} $(BIN)/python -m pytest -q -s --timeout 0 tests/unit/test_centrifuge_fuzz.py $(ARGS)
 
 soak: $(VENV)/.ok  ## hours in minutes: leaks, losses (SOAK_S: seconds of each test)
 	$(BIN)/python -m pytest -q -s -m soak --timeout 0 tests/soak $(ARGS)

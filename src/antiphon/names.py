@@ -9,6 +9,7 @@ __all__ = [
     "DEAD",
     "INVALID_NAME_ERROR",
     "MAX_NAME_LENGTH",
+    "UNSUBSCRIBE",
     "control_topic",
     "group_topic",
     "inbox_topic",
@@ -24,6 +25,9 @@ __all__ = [
 
 # What the name of the worker channel for messages that nobody could handle ends in. It has none of its own.
 DEAD = ".dead"
+
+# The type of the word that somebody was taken out of a group.
+UNSUBSCRIBE = "antiphon.unsubscribe"
 
 # As Channels has them (a name is shorter than 100), but ASCII only and without a trailing newline: what its
 # expressions let through by "$" and "\d" no engine's key space should see.

@@ -52,6 +52,8 @@ def _names(value: Any) -> bool:
     return isinstance(value, (list, tuple, set)) and all(isinstance(item, str) for item in value)
 
 
+_JWT = {"algorithm", "private_key", "public_key", "secret"}
+
 _TABLE = (
     Option("sync_threads", 32, _count, "a positive int", "Threads of a process that run synchronous handlers."),
     Option(
@@ -108,6 +110,20 @@ _TABLE = (
     Option("max_fragments", 100_000, _count, "a positive int", "Frames that one message of a client may come in."),
     Option("max_headers", 100, _count, "a positive int", "Headers that a handshake may have."),
     Option("deflate", False, lambda v: isinstance(v, bool), "True or False", "Whether to offer compression."),
+    Option(
+        "jwt",
+        None,
+        _optional(lambda v: isinstance(v, Mapping) and bool(v) and v.keys() <= _JWT),
+        "a dict of secret, public_key, private_key and algorithm, or None",
+        "Tokens of subscriptions are JSON Web Tokens, made and read so; None: they are signed by Django.",
+    ),
+    Option(
+        "signing_keys",
+        (),
+        lambda v: isinstance(v, (list, tuple)) and all(isinstance(key, (str, bytes)) and key for key in v),
+        "a list of str or bytes",
+        "What tokens of positions are signed with, the first, and read with; (): Django's SECRET_KEY and its fallbacks.",
+    ),
     Option("allowed_origins", None, _optional(_names), "a list of origins, or None for ALLOWED_HOSTS", "Origin check."),
 )
 

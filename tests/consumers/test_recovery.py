@@ -235,7 +235,7 @@ async def test_joining_again_with_a_position_does_not_repeat_what_comes_live(lay
 
 @pytest.mark.parametrize(
     ("since", "error", "said"),
-    [(("e", -1), TypeError, "a position is"), ("e:1", TypeError, "a position is"), (Position("e", 1), OptionError, "no history")],
+    [(("e", -1), TypeError, "a position is"), (7, TypeError, "a position is"), ("forged", OptionError, "no history"), (Position("e", 1), OptionError, "no history")],
 )  # fmt: skip
 async def test_wrong_positions_and_groups_without_history(
     layer: InMemoryChannelLayer, since: Any, error: type[Exception], said: str

@@ -196,3 +196,20 @@ def test_an_origin_check_that_lets_everybody_in_is_a_warning_for_deployment(sett
     assert "allowed_origins" in check_origins()[0].msg
     settings.ANTIPHON = {"allowed_origins": 7}  # E005 says so
     assert check_origins() == []
+
+
+@pytest.mark.parametrize(
+    ("groups", "found"),
+    [
+        ({"chat_*": {"history_size": 99}}, ["W010"]),
+        ({"chat_*": {"history_size": 100}, "news": {"presence": True}}, []),
+        ({"chat_*": {"history_size": 100}, "chat_lobby": {"presence": True}}, ["W011"]),
+        ({"chat_lobby": {"presence": True}, "chat_*": {"history_size": 100}}, []),
+        ({"chat_*": {"history_size": 0}}, []),
+        ({"chat_*": {"history": 5}}, ["E004"]),
+    ],
+)
+def test_options_of_groups_that_cannot_help_are_told(settings: Any, groups: Any, found: list[str]) -> None:
+    settings.DEBUG = True
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": MEMORY, "CONFIG": {"groups": groups}}}
+    assert ids(check_layers()) == found

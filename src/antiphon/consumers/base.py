@@ -21,6 +21,7 @@ from .connection import Connection
 from .entering import enter
 from .handlers import from_layer, get_handler_name, layer_handler
 from .join_result import JoinResult
+from .position_tokens import token_position
 from .relays import RelayTable
 from .threads import run_sync
 
@@ -50,6 +51,10 @@ class _Application:
         return consumer(scope, receive, send)
 
 
+def _since(since: Position | str, group: str) -> Position:
+    return token_position(since, group) if isinstance(since, str) else checked_position(since)
+
+
 class AsyncConsumer:
     """Handles one connection: each event, from the client or the layer, calls the method that its type names.
 
@@ -65,6 +70,7 @@ class AsyncConsumer:
     """
 
     _sync: ClassVar[bool] = False
+    _antiphon_streams: ClassVar[bool] = False  # its response lasts until somebody ends it
     channel_layer_alias: ClassVar[str] = DEFAULT_CHANNEL_LAYER
     user_channel: ClassVar[bool] = False
     layer_handlers: ClassVar[Mapping[str, str]] = {}
@@ -136,20 +142,20 @@ class AsyncConsumer:
         """Send an ASGI event to the client."""
         await self.base_send(message)
 
-    async def join(self, group: str, *, since: Position | None = None) -> JoinResult:
+    async def join(self, group: str, *, since: Position | str | None = None) -> JoinResult:
         """Join a group; it is left by itself, however the connection ends.
 
         ``since``: what the group was sent after that position of its history is handled first, all of it, in order,
-        or none: the result says which. Raises JoinDenied when ``authorize_join`` says no (in ``connect()`` that denies
+        or none: the result says which. A str is what ``{% group_position %}`` printed; one that was not made here is
+        the position of no history, so nothing is recovered. Raises JoinDenied when ``authorize_join`` says no (in ``connect()`` that denies
         the connection), TypeError for a wrong name or position, OptionError for ``since`` where the group has no
         history, EngineUnavailable when the engine does not confirm it.
         """
         require_group(group)
-        if since is not None:
-            since = checked_position(since)
+        position = None if since is None else _since(since, group)
         if not await self.authorize_join(group):
             raise JoinDenied(f"{type(self).__qualname__}.authorize_join({group!r}) said no")
-        return await self._antiphon_enter(group, since)
+        return await self._antiphon_enter(group, position)
 
     def position(self, group: str) -> Position | None:
         """Return the place in a group's history of the message that is being handled, else of the last one.
@@ -189,6 +195,12 @@ class AsyncConsumer:
 
     async def _antiphon_goodbye(self) -> None:
         """Call what must be called at the end, if no handler has."""
+
+    def _antiphon_recheck(self) -> None:
+        """Look again at what its user may do, where that was remembered."""
+
+    async def _antiphon_farewell(self, reason: str) -> None:
+        """Say why a response that is under way ends, where there are words for it."""
 
     async def _antiphon_enter(self, group: str, since: Position | None = None) -> JoinResult:
         connection, layer = self._antiphon, self.channel_layer
@@ -236,14 +248,13 @@ class SyncConsumer(AsyncConsumer):
         """Send an ASGI event to the client, and wait until the server took it."""
         self.base_send(message)
 
-    def join(self, group: str, *, since: Position | None = None) -> JoinResult:  # type: ignore[override]  # the synchronous twin
+    def join(self, group: str, *, since: Position | str | None = None) -> JoinResult:  # type: ignore[override]  # the synchronous twin
         """Join a group; it is left by itself, however the connection ends. ``since`` and errors as of the async twin."""
         require_group(group)
-        if since is not None:
-            since = checked_position(since)
+        position = None if since is None else _since(since, group)
         if not self.authorize_join(group):
             raise JoinDenied(f"{type(self).__qualname__}.authorize_join({group!r}) said no")
-        return async_to_sync(self._antiphon_enter)(group, since)
+        return async_to_sync(self._antiphon_enter)(group, position)
 
     def leave(self, group: str) -> None:  # type: ignore[override]  # the synchronous twin
         """Leave a group, if it was joined."""

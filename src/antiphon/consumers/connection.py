@@ -161,10 +161,16 @@ class Connection(Handling):
             # Without a layer, or with a foreign one, the mailbox is only what the main task waits on.
             self.mailbox = Mailbox("", loop, owner=type(consumer).__qualname__)
         self.mailbox.on_close = self._asked_to_close
+        self.mailbox.on_recheck = self._recheck
         self.mailbox.wants = markers_of(type(consumer))
         if revoked is not None:
             self.mailbox.ask_close(revoked)
         self.scope["antiphon.connection"] = self
+        if consumer._antiphon_streams:
+            # Where the server looks for it: a middleware may have copied the scope, and this stays the same in all copies.
+            state = self.scope.get("state")
+            if isinstance(state, dict):
+                state["antiphon.connection"] = self
         if not self.under_test and not consumer._sync:
             janitor = _janitors.get(loop)
             if janitor is None:
@@ -193,7 +199,7 @@ class Connection(Handling):
     async def _close(self) -> None:
         self._stop_grace()
         self.outlet.end()
-        self.mailbox.reader = self.mailbox.relays = None
+        self.mailbox.reader = self.mailbox.relays = self.mailbox.on_recheck = None
         if self._stepped is not None:
             self._stepped.coroutine.close()
         if self.node is not None:
@@ -201,6 +207,8 @@ class Connection(Handling):
         if self._janitor is not None:
             self._janitor.leave()
         self.scope.pop("antiphon.connection", None)
+        if self.consumer._antiphon_streams:
+            (self.scope.get("state") or {}).pop("antiphon.connection", None)
         if self._begun and self.kind == "http":
             await self._within_grace(self.consumer._antiphon_stop())
             await self._within_grace(self.consumer._antiphon_goodbye())
@@ -244,6 +252,11 @@ class Connection(Handling):
                 raise
             except Exception as exc:
                 logger.error("%s.disconnect() raised: %r", type(self.consumer).__qualname__, exc, exc_info=exc)
+
+    @property
+    def close_protocol(self) -> str:
+        """Whose close codes the client knows."""
+        return self.outlet.protocol
 
     # What comes in beside messages
 
@@ -304,6 +317,16 @@ class Connection(Handling):
                 self._inbox.forget_frames()
         if not self.gone:
             self._ending = Ending(self, reason)
+
+    def _recheck(self) -> None:
+        """Look again at what the user may do: something about them has changed."""
+        if self.gone:
+            return
+        framework.current().forget_permissions(self.scope.get("user"))
+        if self._identity is None:
+            self._identity = Identity(self)
+        self._identity.check_now()
+        self.consumer._antiphon_recheck()
 
     def identify(self) -> None:
         """Look again at whose connection this is, soon; ``login`` and ``logout`` call it, from whichever thread."""

@@ -37,6 +37,7 @@ class Ending:
         if connection.kind == "websocket":
             await connection.outlet.close(self._reason)
         elif connection.kind == "http":
+            await connection.consumer._antiphon_farewell(self._reason)
             connection.client_gone({"type": "http.disconnect"})
         else:
             connection.broken(StopConsumer())

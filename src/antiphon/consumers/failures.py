@@ -18,7 +18,7 @@ from .threads import run_sync
 if TYPE_CHECKING:
     from .handling import Handling
 
-__all__ = ["awaiting", "failed", "refused", "told"]
+__all__ = ["awaiting", "failed", "refused"]
 
 logger = logging.getLogger("antiphon.consumer")
 
@@ -53,7 +53,16 @@ async def failed(connection: Handling, exc: Exception, handler: str) -> None:
         logger.info("%s: a frame of the client is not JSON: %s", type(connection.consumer).__qualname__, exc)
         connection.mailbox.ask_close("bad_frame")
         return
-    if await told(connection, exc, handler):
+    try:
+        keep = await _on_error(connection, exc, handler)
+    except asyncio.CancelledError:
+        if not connection.ran_out("on_error"):
+            raise
+        keep = False
+    except Exception as second:
+        logger.exception("%s.on_error() raised", type(connection.consumer).__qualname__, exc_info=second)
+        keep = False
+    if keep:
         return
     if connection.disconnected:
         raise StopConsumer
@@ -66,18 +75,6 @@ async def failed(connection: Handling, exc: Exception, handler: str) -> None:
             delivery.failed = True  # the worker gives the message back
         return
     connection.mailbox.ask_close("error")
-
-
-async def told(connection: Handling, exc: Exception, handler: str) -> bool:
-    """Give an exception to ``on_error``; say whether the connection is to go on as if nothing had happened."""
-    try:
-        return bool(await _on_error(connection, exc, handler))
-    except asyncio.CancelledError:
-        if not connection.ran_out("on_error"):
-            raise
-    except Exception as second:
-        logger.exception("%s.on_error() raised", type(connection.consumer).__qualname__, exc_info=second)
-    return False
 
 
 async def _on_error(connection: Handling, exc: Exception, handler: str) -> Any:

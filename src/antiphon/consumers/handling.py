@@ -286,6 +286,8 @@ class Handling:
     async def _client_event(self, event: Event) -> None:
         kind = event["type"]
         if kind == "websocket.connect" and over_user_limit(self):
+            if self.outlet.protocol != "plain":  # such a client takes a denied handshake for a reason to try again
+                await self.outlet.send({"type": "websocket.accept", "subprotocol": None})
             await self.outlet.close("too_many_connections")
             raise StopConsumer  # connect() never ran, so disconnect() must not either
         if kind in ("websocket.disconnect", "http.disconnect"):

@@ -47,9 +47,12 @@ class Identity:
     def check_later(self) -> None:
         """Have session and user checked in ``revalidate_interval_s`` seconds."""
         connection = self._connection
-        self._timer = connection.mailbox.loop.call_later(connection.limits.revalidate_s or 0.0, self._now)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = connection.mailbox.loop.call_later(connection.limits.revalidate_s or 0.0, self.check_now)
 
-    def _now(self) -> None:
+    def check_now(self) -> None:
+        """Have session and user checked as soon as no handler runs."""
         self.due = True
         self._connection.call()
 
@@ -65,7 +68,7 @@ class Identity:
             reason = None
         if reason is not None:
             connection.mailbox.ask_close(reason)
-        else:
+        elif connection.limits.revalidate_s:
             self.check_later()
 
     def stop(self) -> asyncio.Task[None] | None:

@@ -43,16 +43,19 @@ class RelayTable:
         ``dispatch()``, which sees every message and would not see these.
         """
         found: dict[str, Relay[Any]] = {}
+        ours = set()  # relays that are the framework's own
         for base in reversed(consumer.__mro__):
             for name, value in vars(base).items():
                 if isinstance(value, Relay):
                     found[name] = value
+                    if base.__module__.startswith("antiphon."):
+                        ours.add(name)
                 else:
                     found.pop(name, None)
         if not found:
             return None
         where = consumer.__qualname__
-        taken = sorted(found.keys() & framework_names(consumer))
+        taken = sorted(found.keys() & framework_names(consumer) - ours)
         if taken:
             raise TypeError(
                 f"{where}.{taken[0]} cannot be a relay: it is a method of the framework. Name it otherwise."

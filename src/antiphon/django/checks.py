@@ -19,6 +19,7 @@ from .. import framework, options
 from ..exceptions import MissingExtra
 from ..layer.layer import ChannelLayer
 from ..layer.memory import InMemoryChannelLayer
+from .group_checks import check_groups
 from .tables import find_missing_table, sessions_in_database
 
 __all__ = [
@@ -49,7 +50,7 @@ def register() -> None:
 
 
 def check_layers(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Check ``CHANNEL_LAYERS``: E001 to E004, W001, W006."""
+    """Check ``CHANNEL_LAYERS``: E001 to E004, W001, W006, W010, W011."""
     layers = getattr(settings, "CHANNEL_LAYERS", None) or {}
     if not isinstance(layers, Mapping):
         return [
@@ -102,6 +103,8 @@ def _check_layer(alias: str, parts: Any) -> Iterator[CheckMessage]:
             break
         if problem:
             yield Error(f"{where}[{key!r}]: {problem}", hint="Correct or remove the option.", id="antiphon.E004")
+        elif key == "CONFIG" and isinstance(backend, type) and issubclass(backend, ChannelLayer):
+            yield from check_groups(f"{where}[{key!r}]", backend(**parts.get(key, {})))
     if isinstance(backend, type) and issubclass(backend, InMemoryChannelLayer) and not settings.DEBUG:
         yield _only_one_process(alias, f"{where} is the layer in memory.")
 

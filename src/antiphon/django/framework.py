@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import inf
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.db import DatabaseError, connections, transaction
 from django.utils.crypto import constant_time_compare
+from django.utils.encoding import force_bytes
 from django.utils.functional import LazyObject, empty
 
 from .. import framework as seam
@@ -115,6 +116,31 @@ class DjangoFramework(seam.Framework):
         except DatabaseError as exc:
             logger.warning("A connection could not be revalidated, and stays open: %s: %s", type(exc).__name__, exc)
             return None
+
+    def forget_permissions(self, user: Any) -> None:
+        """Drop what ``ModelBackend`` remembers on a user that is loaded."""
+        loaded = user_or_none(user)
+        if loaded is not None:
+            kept = getattr(_unwrapped(loaded), "__dict__", {})
+            for name in ("_perm_cache", "_user_perm_cache", "_group_perm_cache"):
+                kept.pop(name, None)
+
+    def signing_keys(self) -> Sequence[bytes]:
+        """Return ``ANTIPHON["signing_keys"]``, else ``SECRET_KEY`` and its fallbacks."""
+        own = self.options().get("signing_keys") or (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
+        return [force_bytes(key) for key in own]
+
+    async def read_connection_token(self, token: str) -> Any:
+        """Return what a connection's token says: see ``subscription_tokens``."""
+        from .subscription_tokens import read_connection_token  # it needs users, which are not there yet at the import
+
+        return await database_sync_to_async(read_connection_token)(token)
+
+    async def read_subscription_token(self, token: str) -> Any:
+        """Return what a subscription's token says, likewise."""
+        from .subscription_tokens import read_subscription_token
+
+        return await database_sync_to_async(read_subscription_token)(token)
 
     def under_test(self) -> bool:
         """Say whether Django's test environment is set up, or pytest is at work."""

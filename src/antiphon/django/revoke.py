@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..layer import sync
 from ..layer.layer import ChannelLayer
 from ..layer.registry import DEFAULT_CHANNEL_LAYER, channel_layers
 
-__all__ = ["close_session", "close_user"]
+__all__ = ["close_session", "close_user", "recheck_users", "revoke_user"]
 
 logger = logging.getLogger("antiphon.security")
 
@@ -30,11 +31,41 @@ def close_session(session_key: str | None, reason: str, *, database: str = DEFAU
         _after_commit("close_session", session_key, reason, database)
 
 
+def revoke_user(user: Any, *, database: str = DEFAULT_DB_ALIAS) -> None:
+    """Close all sockets of ``user``, and have every token and ticket made for them until now be worth nothing.
+
+    After the transaction that is open on ``database``. That is remembered in Django's default cache, which all
+    processes must share. Sessions stay: end those by ``logout``, or by a new password.
+    """
+    from .subscription_tokens import note_revoked  # it needs users, which are not there yet at the import
+
+    note_revoked(user)
+    close_user(user, "revoked", database=database)
+
+
 def _after_commit(method: str, key: str, reason: str, database: str) -> None:
     # Not Django's on_commit(): outside a transaction that one opens a connection to the database, to ask for nothing.
     close = partial(_close, method, key, reason)
     if not framework.current().on_commit(close, database):
         close()
+
+
+def recheck_users(users: Iterable[Any] | None, *, database: str = DEFAULT_DB_ALIAS) -> None:
+    """Have the sockets of ``users`` look again at what they may; None: those of all. After the open transaction."""
+    recheck = partial(_recheck, None if users is None else [framework.user_key(user) for user in users])
+    if not framework.current().on_commit(recheck, database):
+        recheck()
+
+
+def _recheck(keys: list[str] | None) -> None:
+    for alias in framework.current().layer_configs() or (DEFAULT_CHANNEL_LAYER,):
+        try:
+            layer = channel_layers[alias]
+            if isinstance(layer, ChannelLayer):
+                for key in [None] if keys is None else keys:
+                    sync.post(layer.recheck_user(key))
+        except Exception:
+            logger.exception("Could not have the sockets of users checked again in layer %r", alias)
 
 
 def _close(method: str, key: str, reason: str) -> None:

@@ -10,10 +10,10 @@ from django.contrib.auth import get_user_model, user_logged_out
 from django.contrib.auth.hashers import is_password_usable
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import request_started
-from django.db.models.signals import post_delete, post_init, post_save
+from django.db.models.signals import m2m_changed, post_delete, post_init, post_save
 
 from .framework import password_of
-from .revoke import close_session, close_user
+from .revoke import close_session, close_user, recheck_users
 
 __all__ = ["connect"]
 
@@ -21,6 +21,8 @@ logger = logging.getLogger("antiphon.server")
 
 # Where a user keeps the password that it was loaded with.
 _LOADED = "_antiphon_password"
+# Of more users than these at once, everybody is checked.
+_FEW = 100
 
 
 def connect() -> None:
@@ -38,6 +40,33 @@ def connect() -> None:
             post_init.connect(_loaded, sender=model, dispatch_uid="antiphon.post_init")
             post_save.connect(_saved, sender=model, dispatch_uid="antiphon.post_save")
             post_delete.connect(_deleted, sender=model, dispatch_uid="antiphon.post_delete")
+
+    for field in user_model._meta.many_to_many:
+        if field.name in ("groups", "user_permissions"):
+            m2m_changed.connect(
+                _rights_changed, sender=field.remote_field.through, dispatch_uid=f"antiphon.{field.name}"
+            )
+    if apps.is_installed("django.contrib.auth"):
+        group = apps.get_model("auth", "Group")
+        m2m_changed.connect(_group_changed, sender=group.permissions.through, dispatch_uid="antiphon.group_permissions")
+
+
+def _rights_changed(
+    *, instance: Any, action: str, reverse: bool, pk_set: set[Any] | None, using: str, **kwargs: Any
+) -> None:
+    """Have those whose groups or permissions have changed be checked again."""
+    if action not in ("post_add", "post_remove", "post_clear"):
+        return
+    if not reverse:
+        recheck_users([instance], database=using)
+    else:  # a group was given users; one that was cleared of them says nothing of who they were
+        recheck_users(list(pk_set) if pk_set is not None and len(pk_set) <= _FEW else None, database=using)
+
+
+def _group_changed(*, action: str, using: str, **kwargs: Any) -> None:
+    """Have everybody be checked again: what a group may has changed."""
+    if action in ("post_add", "post_remove", "post_clear"):
+        recheck_users(None, database=using)
 
 
 def _logged_out(*, request: Any, **kwargs: Any) -> None:

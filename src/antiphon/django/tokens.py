@@ -29,7 +29,7 @@ from .framework import TOKEN_EXPIRES
 from .handing import HandOn, handing_on, super_of
 from .sessions import CookieMiddleware, SessionMiddleware
 
-__all__ = ["InvalidToken", "TokenMiddleware", "TokenMiddlewareStack", "make_ticket", "make_token"]
+__all__ = ["InvalidToken", "TokenMiddleware", "TokenMiddlewareStack", "fingerprints", "make_ticket", "make_token"]
 
 logger = logging.getLogger("antiphon.security")
 
@@ -77,11 +77,11 @@ def make_ticket(user: Any, *, path: str | None = None) -> str:
 def _sign(salt: str, user: Any, claims: dict[str, Any]) -> str:
     if getattr(user, "pk", None) is None:
         raise ValueError(f"expected a user that is saved; got {user!r}")
-    claims = {"u": user._meta.pk.value_to_string(user), "h": _fingerprints(user)[0], **claims}
+    claims = {"u": user._meta.pk.value_to_string(user), "h": fingerprints(user)[0], **claims}
     return signing.TimestampSigner(salt=salt, sep=_SEPARATOR).sign_object(claims)
 
 
-def _fingerprints(user: Any) -> list[str]:
+def fingerprints(user: Any) -> list[str]:
     """Return what changes with the user's password: under the current secret key, then under the fallbacks."""
     if not hasattr(user, "get_session_auth_hash"):
         return [""]
@@ -109,7 +109,7 @@ def _user_of(claims: Mapping[str, Any]) -> Any:
     user = get_user_model()._default_manager.filter(pk=claims["u"]).first()
     if user is None or not getattr(user, "is_active", True):
         raise InvalidToken("its user is gone or not active")
-    if not any(constant_time_compare(str(claims.get("h")), one) for one in _fingerprints(user)):
+    if not any(constant_time_compare(str(claims.get("h")), one) for one in fingerprints(user)):
         raise InvalidToken("the user's password changed since")
     return user
 

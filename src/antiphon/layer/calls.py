@@ -43,6 +43,8 @@ class Calls:
             "ask": self.ask,
             "close_channel": self.close_channel,
             "close_identity": self.close_identity,
+            "put_out": self.put_out,
+            "recheck": self.recheck,
             "closed_lately": self.closed_lately,
             "info": self.info,
             "ping": lambda args: None,
@@ -107,6 +109,16 @@ class Calls:
         kind, key, reason = _text(args, "kind"), _text(args, "key"), _reason(args)
         self._layer._revocations.add(kind, key, reason)
         return self._close(kind, key, reason)
+
+    def put_out(self, args: Mapping[str, Any]) -> int:
+        """Take this node's connections of a user out of a group; return how many were in it."""
+        group = args["group"]
+        require_group(group)
+        return self._node.put_out(_text(args, "user"), group)
+
+    def recheck(self, args: Mapping[str, Any]) -> int:
+        """Have this node's connections of a user, or of all, look again at what they may; return how many there are."""
+        return self._node.recheck(None if args["user"] is None else _text(args, "user"))
 
     def closed_lately(self, args: Mapping[str, Any]) -> list[list[Any]]:
         """Say whose connections were closed in the last ``seconds``: [[kind, key, reason, age in seconds], …]."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -179,6 +179,27 @@ class ChannelLayer(Sends):
         """Close all connections of a session; return how many."""
         return await self._close_identity("session", session_key, reason)
 
+    async def unsubscribe_user(self, user: Any, group: str) -> int:
+        """Take all connections of a user (object or key) out of a group; return how many were in it.
+
+        They stay open. A consumer that has a handler ``antiphon_unsubscribe`` hears of it: {"type", "group", "user"}.
+        """
+        require_group(group)
+        return await self._put_out(user_key(user), group)
+
+    async def recheck_user(self, user: Any = None) -> int:
+        """Have all connections of a user look again at what they may; None: of every user. Return how many there are.
+
+        Each checks its session and user, as at ``revalidate_interval_s``; a subscription that is not allowed any more ends.
+        """
+        return await self._recheck(None if user is None else user_key(user))
+
+    async def _recheck(self, key: str | None) -> int:
+        async def recheck(node: Node) -> int:
+            return node.recheck(key)
+
+        return await self._count_on_all(recheck)
+
     async def _close_identity(self, kind: str, key: str, reason: str) -> int:
         require_reason(reason)
         self._revocations.add(kind, key, reason)
@@ -189,9 +210,18 @@ class ChannelLayer(Sends):
                 box.ask_close(reason)
             return len(boxes)
 
+        return await self._count_on_all(close)
+
+    async def _put_out(self, key: str, group: str) -> int:
+        async def put_out(node: Node) -> int:
+            return node.put_out(key, group)
+
+        return await self._count_on_all(put_out)
+
+    async def _count_on_all(self, work: Callable[[Node], Coroutine[Any, Any, int]]) -> int:
         # All at once: a loop that is stuck must not keep the others from hearing it.
         counts = await asyncio.gather(
-            *(self._on(node, partial(close, node)) for node in self._alive()), return_exceptions=True
+            *(self._on(node, partial(work, node)) for node in self._alive()), return_exceptions=True
         )
         failures = [count for count in counts if isinstance(count, BaseException)]
         if failures:
@@ -300,10 +330,12 @@ class ChannelLayer(Sends):
         """Return the reason if a connection that was let in at ``since_s`` (monotonic) was closed meanwhile."""
         return self._revocations.since(user, session, since_s)
 
-    def open_mailbox(self, owner: str, *, capacity: int | None, overflow: str | None) -> tuple[Node, Mailbox]:
+    def open_mailbox(
+        self, owner: str, *, capacity: int | None, overflow: str | None, prefix: str = "specific."
+    ) -> tuple[Node, Mailbox]:
         """Open the mailbox of a consumer on the running loop; the consumer closes it with ``node.close``."""
         node = self._node(lasting=False)
-        channel = node.channel_name("specific.")
+        channel = node.channel_name(prefix)
         mailbox = Mailbox(
             channel,
             node.loop,

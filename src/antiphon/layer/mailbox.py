@@ -88,11 +88,13 @@ class Mailbox:
         "capacity",
         "channel",
         "closing",
+        "every_copy",
         "expiry_s",
         "last_read_s",
         "let_in_s",
         "loop",
         "on_close",
+        "on_recheck",
         "owner",
         "policy",
         "queue",
@@ -137,6 +139,9 @@ class Mailbox:
         self.relays: Relays | None = None
         self.socket: FrameSocket | None = None  # where a relay's message goes, while that may be done
         self.wants: frozenset[str] = _NOTHING_MORE  # the markers that it takes, beside messages
+        self.every_copy = False  # a message to several groups comes once for each: its groups are told apart
+        # Called on its loop when what its user may do may have changed.
+        self.on_recheck: Callable[[], None] | None = None
         self.readers = 0
         self.last_read_s = 0.0
         self._bell: _BellWaiter | None = None

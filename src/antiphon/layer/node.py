@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import random
 import secrets
 import time
 
+from ..codec import encode
 from ..engines.base import Engine
+from ..envelope import Envelope
 from ..exceptions import OptionError
-from ..names import inbox_topic, new_node_id
+from ..names import UNSUBSCRIBE, group_topic, inbox_topic, new_node_id
 from ..types import Position
 from .drops import Drop, Drops
 from .gate import Gate
@@ -160,6 +163,30 @@ class Node:
         """End a membership."""
         if self.hub.discard(topic, mailbox):
             self.engine.unsubscribe((topic,))
+
+    def put_out(self, user: str, group: str) -> int:
+        """End the memberships that a user's connections have in a group, and tell those that have an ear for it."""
+        topic = group_topic(group)
+        boxes = [box for box in self.hub.by_identity("user", user) if topic in box.topics]
+        listening = [box for box in boxes if UNSUBSCRIBE in box.wants]
+        if listening:
+            word = encode({"type": UNSUBSCRIBE, "group": group, "user": user})
+            self.hub.fan_over(Envelope(topic, time.monotonic(), word), listening)
+        for box in boxes:
+            self.leave(topic, box)
+        return len(boxes)
+
+    def recheck(self, user: str | None) -> int:
+        """Have a user's connections look again at what they may; None: those of every user. Return how many there are."""
+        if user is not None:
+            boxes = list(self.hub.by_identity("user", user))
+        else:
+            boxes = [box for box in self.hub.mailboxes.values() if box.user is not None]
+        for box in boxes:
+            if box.on_recheck is not None:
+                # Of very many, not all at once: each may ask a database.
+                self.loop.call_later(random.random() * min(1.0, len(boxes) / 1000), box.on_recheck)  # noqa: S311
+        return len(boxes)
 
     def leave_all(self, mailbox: Mailbox) -> None:
         """End all memberships of a mailbox."""

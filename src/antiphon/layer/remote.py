@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -160,13 +160,19 @@ class RemoteChannelLayer(ChannelLayer):
 
     async def _close_identity(self, kind: str, key: str, reason: str) -> int:
         require_reason(reason)
+        args = {"kind": kind, "key": key, "reason": reason}
+        return await self._count_everywhere(super()._close_identity(kind, key, reason), "close_identity", args)
+
+    async def _put_out(self, key: str, group: str) -> int:
+        return await self._count_everywhere(super()._put_out(key, group), "put_out", {"user": key, "group": group})
+
+    async def _recheck(self, key: str | None) -> int:
+        return await self._count_everywhere(super()._recheck(key), "recheck", {"user": key})
+
+    async def _count_everywhere(self, at_home: Awaitable[int], call: str, args: Mapping[str, Any]) -> int:
         own = {node.id for node in self._alive()}
         # This process's own at once, and whatever becomes of the engine.
-        here, answers = await asyncio.gather(
-            super()._close_identity(kind, key, reason),
-            self._ask_all("close_identity", {"kind": kind, "key": key, "reason": reason}),
-            return_exceptions=True,
-        )
+        here, answers = await asyncio.gather(at_home, self._ask_all(call, args), return_exceptions=True)
         for failure in (answers, here):
             if isinstance(failure, BaseException):
                 raise failure

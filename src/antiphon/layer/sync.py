@@ -20,7 +20,10 @@ from .layer import ChannelLayer
 from .registry import DEFAULT_CHANNEL_LAYER, get_channel_layer
 from .sends import checked_channels, checked_groups
 
-__all__ = ["close_channel", "close_session", "close_user", "group_send", "groups_send", "post", "send", "user_send"]
+__all__ = [
+    "close_channel", "close_session", "close_user", "disconnect_user", "group_send", "groups_send", "post",
+    "recheck_user", "send",    "unsubscribe_user", "user_send",
+]  # fmt: skip
 
 logger = logging.getLogger("antiphon.layer")
 
@@ -130,6 +133,24 @@ def close_channel(channel: str, reason: str = "revoked", *, layer: str = DEFAULT
 def close_user(user: Any, reason: str = "revoked", *, layer: str = DEFAULT_CHANNEL_LAYER) -> int:
     """Close all connections of a user (object or primary key); return how many."""
     return _run(_ours(layer, "close_user(user)").close_user(user, reason))
+
+
+def disconnect_user(user: Any, *, reconnect: bool = False, layer: str = DEFAULT_CHANNEL_LAYER) -> int:
+    """Close all connections of a user (object or primary key); return how many.
+
+    ``reconnect``: clients may come back at once, as after a restart; else they are told to stay away.
+    """
+    return close_user(user, "restart" if reconnect else "revoked", layer=layer)
+
+
+def unsubscribe_user(user: Any, group: str, *, layer: str = DEFAULT_CHANNEL_LAYER) -> int:
+    """Take all connections of a user (object or primary key) out of a group; they stay open. Return how many were in it."""
+    return _run(_ours(layer, "unsubscribe_user(user, group)").unsubscribe_user(user, group))
+
+
+def recheck_user(user: Any = None, *, layer: str = DEFAULT_CHANNEL_LAYER) -> int:
+    """Have all connections of a user look again at what they may; None: of every user. Return how many there are."""
+    return _run(_ours(layer, "recheck_user(user)").recheck_user(user))
 
 
 def close_session(session_key: str, reason: str = "unauthenticated", *, layer: str = DEFAULT_CHANNEL_LAYER) -> int:

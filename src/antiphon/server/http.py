@@ -66,6 +66,20 @@ class HTTPProtocol(_Base):  # type: ignore[misc]  # see above
         self._clock.forget(self)
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        """Close for the server's end; a stream that would last ends with reason ``restart``, so that its client comes back.
+
+        Many one after another, in random order, as WebSockets.
+        """
+        cycle = self.cycle
+        super().shutdown()
+        if cycle is None or cycle.response_complete:
+            return
+        connection = (cycle.scope.get("state") or {}).get("antiphon.connection")
+        if connection is not None:
+            after_s = self._settings.drained_after_s(len(self.server_state.connections))
+            self.loop.call_later(after_s, connection.mailbox.ask_close, "restart")
+
     def overdue(self) -> None:
         """Learn that no whole head has come in time."""
         self.transport.close()

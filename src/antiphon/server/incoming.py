@@ -58,6 +58,11 @@ class Incoming(Outgoing):
         for event in events or ():
             sink.client_event(event)
 
+    @property
+    def close_protocol(self) -> str:
+        """Whose close codes the client knows, where whoever takes its events says so."""
+        return getattr(self._sink, "close_protocol", "plain")
+
     def hold(self) -> None:
         """Read no more of the client until ``go_on``: whoever takes its events has enough."""
         if self._reading and self._state == OPEN:

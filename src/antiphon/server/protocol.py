@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -36,8 +35,6 @@ logger = logging.getLogger("uvicorn.error")
 
 # At a shutdown, what a client may take to answer the close frame. It is told to come back, and loses nothing by it.
 _LAST_S = 2.0
-# Connections that one second of a drain lets go: they come back somewhere, all with a handshake and a log-in.
-_DRAINED_PER_S = 500.0
 
 _PING = frame(PING, b"")
 
@@ -373,9 +370,7 @@ class WebSocketProtocol(Incoming):
     def shutdown(self) -> None:
         """Close for the server's end, with reason ``restart``; many connections one after another, in random order."""
         if self._state == OPEN:
-            window_s = min(self.settings.drain_s, len(self._server.connections) / _DRAINED_PER_S)
-            # Not for security: so that clients do not come back all at once.
-            self.loop.call_later(random.random() * window_s, self._restart)  # noqa: S311
+            self.loop.call_later(self.settings.drained_after_s(len(self._server.connections)), self._restart)
         elif self._state in (CONNECTING, DENYING):
             self.tell({"type": "websocket.disconnect", "code": close_code("restart"), "reason": "restart"})
             self._refuse(503, "the server restarts")
@@ -386,6 +381,6 @@ class WebSocketProtocol(Incoming):
 
     def _restart(self) -> None:
         if self._state == OPEN:
-            self.close(close_code("restart"), "restart")
+            self.close(close_code("restart", self.close_protocol), "restart")
         if self._state == CLOSING:
             self._watch(_LAST_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -10,6 +11,9 @@ from uvicorn.config import Config
 from .. import options
 
 __all__ = ["Settings", "settings_of"]
+
+# Connections that one second of a drain lets go: they come back somewhere, all with a handshake and a log-in.
+_DRAINED_PER_S = 500.0
 
 
 class Settings(NamedTuple):
@@ -28,6 +32,12 @@ class Settings(NamedTuple):
     ping_timeout_s: float | None
     deflate: bool
     root_path: str
+
+    def drained_after_s(self, connections: int) -> float:
+        """Draw when one of so many connections of an ending server is let go, in seconds."""
+        # Not for security: so that clients do not come back all at once.
+        return random.random() * min(self.drain_s, connections / _DRAINED_PER_S)  # noqa: S311
+
     # One for all: an application that wants to note something about a connection has its scope for that.
     asgi: dict[str, str]
 

@@ -29,10 +29,12 @@ async def test_a_layer_does_all_it_can_do_with_the_rights_that_are_recommended(a
         for name in (channel, "a-worker-channel"):
             assert [(await layer.receive(name))["n"] for _ in range(2)] == [1, 2]
     assert await layer.group_count("room") == 2
+    receipt = None
     for _ in range(65):  # so that the log is cut once, too
         await layer.group_send("log", {"type": "t", "n": 1}, idempotency_key="once", version=1)
         receipt = await layer.group_send("log", {"type": "t", "n": 2})
     assert [publication.message["n"] for publication in await layer.history("log", limit=2)] == [2, 2]
+    assert receipt is not None
     assert receipt.position == (await asyncio.to_thread(layer.positions_blocking, ["log"]))["log"]
     assert (await layer.health())["ok"]
     await layer.flush()

@@ -7,11 +7,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import antiphon
-from antiphon import get_channel_layer
-
 from ...exceptions import EngineUnavailable
 from ...layer.layer import ChannelLayer
+from ...layer.registry import get_channel_layer
+from ...layer.sync import group_send
 from ...types import Position
 from .base import SuiteBase, needs, numbered, scenario, until
 
@@ -115,7 +114,7 @@ class HistoryTests(SuiteBase):
 
             def in_a_thread(start: int) -> None:
                 for n in range(start, start + 50):
-                    antiphon.group_send("log", numbered(n))
+                    group_send("log", numbered(n))
 
             def in_loops_of_their_own(start: int) -> None:
                 for n in range(start, start + 10):
@@ -153,7 +152,7 @@ class HistoryTests(SuiteBase):
     async def test_synchronous_code_reads_positions_too(self) -> None:
         layer = self.logged()
         with self.as_default(layer):
-            receipt = await asyncio.to_thread(antiphon.group_send, "log", numbered(1))
+            receipt = await asyncio.to_thread(group_send, "log", numbered(1))
         positions = await asyncio.to_thread(layer.positions_blocking, ["log", "log2"])
         assert positions["log"] == receipt.position == await layer.position("log")
         assert positions["log2"].offset == 0

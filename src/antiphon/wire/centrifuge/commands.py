@@ -37,7 +37,7 @@ __all__ = [
 # What a position in a client's hands may be: JavaScript knows no larger integer.
 OFFSET_MAX = (1 << 53) - 1
 ID_MAX = (1 << 32) - 1
-# Deeper than what the layer takes, so that the answer for a publication is one about the publication.
+# As deep as what a layer takes.
 DEPTH_MAX = 200
 
 

@@ -12,7 +12,7 @@ from antiphon.layer.redis import RedisChannelLayer
 from antiphon.testing.faults import Proxy, ValkeyServer
 from antiphon.types import Position
 from tests.engines.redis.history.members import GROUPS, Member
-from tests.engines.redis.link.layers import MakeLayer, up
+from tests.engines.redis.link.layers import MakeLayer, link_of, up
 from tests.layer.members import numbered
 from tests.waiting import eventually, until
 
@@ -98,9 +98,11 @@ async def test_a_replica_that_lagged_behind_is_promoted(make_layer: MakeLayer) -
         new.command("REPLICAOF", "NO", "ONE")
         gone = await send(layer, 4, 5)
         await mine.hears(5)
+        attempts = link_of(layer).attempts
         old.kill()
         proxy.target = ("127.0.0.1", new.port)
         proxy.cut()
+        await until(lambda: link_of(layer).attempts > attempts)
         await up(layer)
         (first, *_) = await send(layer, 6, 7)
         assert await mine.hears(7) == [1, 2, 3, 4, 5, "lost", 6, 7]
