@@ -33,13 +33,21 @@ $(VENV)/.e2e: $(VENV)/.ok requirements/e2e.lock
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/e2e.lock
 	@touch $@
 
+# The official clients that tests/clients drives. A Node that is missing, or too old for them, comes as a package.
+$(VENV)/.clients: $(VENV)/.ok requirements/clients.lock requirements/node.lock tests/clients/package-lock.json
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/clients.lock
+	@{ command -v npm && node -e 'process.exit(+(parseInt(process.versions.node) < 20))'; } >/dev/null 2>&1 || \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/node.lock
+	cd tests/clients && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent
+	@touch $@
+
 demo: $(VENV)/.ok  ## the showcase at http://127.0.0.1:8000
 	cd examples/showcase && ../../$(BIN)/python manage.py demo --port $(PORT) --workers $(WORKERS)
 
-test: $(VENV)/.ok $(VENV)/.e2e  ## every test, those in a browser included
+test: $(VENV)/.ok $(VENV)/.e2e $(VENV)/.clients  ## every test, those in a browser included
 	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) --dist worksteal $(ARGS)
 
-check: $(VENV)/.ok $(VENV)/.e2e  ## ruff, mypy for three platforms (for Windows the package, without the tools that need POSIX), layering and house rules
+check: $(VENV)/.ok $(VENV)/.e2e $(VENV)/.clients  ## ruff, mypy for three platforms (for Windows the package, without the tools that need POSIX), layering and house rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -88,5 +96,5 @@ lock:  ## remake the locks: make lock ARGS=--upgrade
 	scripts/lock $(ARGS)
 
 clean:  ## remove what these commands made
-	rm -rf $(VENV) .matrix .autobahn .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) tests/clients/node_modules .matrix .autobahn .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

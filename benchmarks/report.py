@@ -211,7 +211,7 @@ def save(name: str, record: Mapping[str, Any], now: dt.datetime) -> Path:
 def tell(record: Mapping[str, Any], path: Path) -> int:
     """Print what was found; return the exit code, 1 when a ratio is outside its bound or a message was lost.
 
-    The last line has all ratios that have bounds.
+    The last line has all ratios.
     """
     name, raw, middle, ratios = record["benchmark"], record["rounds"], record["medians"], record["ratios"]
     print(
@@ -246,6 +246,8 @@ def tell(record: Mapping[str, Any], path: Path) -> int:
         print(f"\nLOST {count:g} messages: {case}")
     print(f"\nRaw samples: {path.relative_to(ROOT)}")
     failed = [*(ratio for ratio, it in ratios.items() if not it["met"]), *(f"messages of {case}" for case in lost)]
-    summary = ", ".join(f"{ratio} {it['median']:.3g} ({it['bound']})" for ratio, it in ratios.items() if it["bound"])
+    summary = ", ".join(
+        f"{ratio} {it['median']:.3g}" + (f" ({it['bound']})" if it["bound"] else "") for ratio, it in ratios.items()
+    )
     print(f"{name}: {summary}: {'MISSED ' + ', '.join(failed) if failed else 'all met'}")
     return 1 if failed else 0

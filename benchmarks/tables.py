@@ -69,7 +69,7 @@ TABLES: Mapping[str, Sequence[Table]] = {
     "recovery": (
         Table(("delivered", "duplicated", "missed", "out_of_order", "told", "unaccounted")),
         Table(("p50_ms", "p99_ms", "join_p50_ms", "join_p99_ms", "return_p50_ms", "return_p99_ms")),
-        Table(("cuts", "recovered")),
+        Table(("cuts", "recovered", "unrecovered", "interrupted")),
     ),
     "stalled": (
         Table(("p99_ms", "p99_without_ms", "grown_kib")),
@@ -93,6 +93,7 @@ WORDS: Mapping[str, str] = {
     "held": "connections held",
     "idle_bytes_per_consumer": "bytes of an idle consumer",
     "idle_kib": "KiB of an idle connection",
+    "interrupted": "clients told `group.lost`",
     "join_p50_ms": "`join`, median, ms",
     "join_p99_ms": "`join`, p99, ms",
     "lost": "messages lost",
@@ -116,6 +117,7 @@ WORDS: Mapping[str, str] = {
     "server_us_per_send": "the server's CPU a send, µs",
     "told": "clients told of a loss, share",
     "unaccounted": "unaccounted for",
+    "unrecovered": "joins told `recovered: false`",
 }
 PLACE = re.compile(
     r"(?<=^<!-- bench: )(?P<name>\w+)(?P<start> -->\n)(?P<text>.*?)(?=^<!-- end -->$)", re.DOTALL | re.MULTILINE

@@ -28,8 +28,9 @@ from recovery_clients import Client, Line, Record, Weather
 TOGETHER = 50
 # When the engine is killed and when a server is replaced, as shares of the time of all messages.
 KILLED_AT, REPLACED_AT = 0.35, 0.7
-# After the last message: when everybody is in and nobody has heard anything for so long, no more will come.
-QUIET_S = 3.0
+# After the last message: when everybody is in and nobody has heard anything for so long, no more will come; when
+# everybody has had it, nothing will come again.
+QUIET_S, SETTLED_S = 3.0, 0.5
 END_S = 30.0
 START_S = 10.0
 
@@ -71,9 +72,10 @@ class Test:
         self.side = side
         self.core = core
         self.socket = f"{home}/valkey.sock"
+        # Synced at each write: what the publisher has a receipt of survives a kill.
         self.engine_command = (
             *(valkey, "--port", "0", "--unixsocket", self.socket, "--dir", home, "--save", ""),
-            *("--appendonly", "yes" if append_only else "no", "--appendfsync", "everysec"),
+            *("--appendonly", "yes" if append_only else "no", "--appendfsync", "always"),
         )
         # Keeps the port while no server has it.
         self.place = socket.socket()
@@ -204,9 +206,9 @@ class Test:
             for task in living:
                 if task.done():
                     task.result()
-            if all(client.last == record.messages for client in clients):
-                return
-            if now - record.heard_s > QUIET_S and all(client.within for client in clients):
+            whole = all(client.last == record.messages for client in clients)
+            silent_s = now - record.heard_s
+            if silent_s > (SETTLED_S if whole else QUIET_S) and all(client.within for client in clients):
                 return
             await asyncio.sleep(0.1)
 
@@ -227,6 +229,8 @@ class Test:
         if self.side == "antiphon":
             found |= {
                 "told": sum(bool(client.told) for client in clients) / len(clients),
+                "unrecovered": record.unrecovered,
+                "interrupted": record.interrupted,
                 "unaccounted": sum(len(client.unaccounted(self.positions)) for client in clients),
                 "join_p50_ms": percentile(record.joins, 50),
                 "join_p99_ms": percentile(record.joins, 99),

@@ -48,6 +48,8 @@ class Record:
     returns: list[float] = field(default_factory=list)  # from connecting to the last message missed
     cuts: int = 0
     recovered: int = 0  # messages that came with a join
+    unrecovered: int = 0  # joins that were told that nothing comes with them
+    interrupted: int = 0  # times that somebody was told of a loss while connected
     closed: int = 0  # connections that a server ended or refused
     heard_s: float = 0.0
 
@@ -141,9 +143,11 @@ class Client:
                 self.record.joins.append(joined["join_ms"])
                 self.record.recovered += joined["count"]
             if joined.get("recovered") is False:
+                self.record.unrecovered += 1
                 self.told.append((self.last, None, self.position))
             line.join(joined.get("count", 0))
         else:
+            self.record.interrupted += 1
             self.told.append((self.last, None, self.position))
 
     def count(self, number: int) -> None:

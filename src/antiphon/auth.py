@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .django.auth import AuthMiddleware, AuthMiddlewareStack, UserLazyObject, get_user, login, logout
-from .django.revoke import revoke_user
+from .django.revoke import arevoke_user, revoke_user
 from .django.subscription_tokens import connection_token, subscription_token
 from .django.tokens import InvalidToken, TokenMiddleware, TokenMiddlewareStack, make_ticket, make_token
 
@@ -14,6 +14,7 @@ __all__ = [
     "TokenMiddleware",
     "TokenMiddlewareStack",
     "UserLazyObject",
+    "arevoke_user",
     "connection_token",
     "get_user",
     "login",

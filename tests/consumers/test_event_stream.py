@@ -14,7 +14,8 @@ from antiphon.generic.events import EventStreamConsumer
 from antiphon.layers import InMemoryChannelLayer, channel_layers
 from antiphon.types import Event, Message, Position
 from antiphon.wire.sse import EventReader, ServerEvent
-from tests.consumers.client import HTTP, Client, members, until
+from tests.consumers.client import HTTP, Client, members, until, user
+from tests.test_docs import block
 
 GROUPS = {"room*": {"history_size": 50}, "brief": {"history_size": 2}}
 
@@ -257,7 +258,7 @@ async def test_only_get_opens_a_stream(layer: InMemoryChannelLayer) -> None:
 async def test_an_engine_that_is_away_has_the_client_come_back(
     layer: InMemoryChannelLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(*args: Any) -> None:
+    async def away(*args: Any, **kwargs: Any) -> None:
         raise EngineUnavailable("away")
 
     monkeypatch.setattr(type(layer._node()), "join", away)
@@ -281,6 +282,95 @@ async def test_more_groups_than_an_id_can_hold_are_an_error(layer: InMemoryChann
     page.request()
     head = await page.next()
     assert head["status"] == 500
+
+
+async def test_the_example_of_the_documents(layer: InMemoryChannelLayer) -> None:
+    page = Browser(block("events", "class Notifications")["Notifications"], user=user(7))
+    await page.opened()
+    await layer.group_send("user_7", {"type": "notification", "text": "hello"})
+    assert (await page.event())[:2] == ("notification", '{"text": "hello"}')
+    await page.left()
+
+
+async def test_a_text_for_names_is_an_error(layer: InMemoryChannelLayer, caplog: pytest.LogCaptureFixture) -> None:
+    class One(Stream):
+        groups = "room"
+
+    page = Browser(One)
+    assert (await page.opened())["status"] == 500
+    await page.ended()
+    assert "expected the names of groups; got one text: 'room'" in caplog.text
+
+
+async def test_a_message_that_no_handler_survives_does_not_come_for_ever(
+    layer: InMemoryChannelLayer, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Brittle(Stream):
+        groups = ("room1", "room2")
+
+        async def note(self, message: Message) -> None:
+            if message["n"] == 2:
+                raise LookupError("as the test wants it")
+            await super().note(message)
+
+    page = Browser(Brittle)
+    await page.opened()
+    for n in (1, 2, 3):
+        await layer.group_send("room1", note(n))
+    assert json.loads((await page.event()).data) == {"n": 1}
+    assert (await page.event())[:2] == ("reset", '{"group": "room1"}')
+    await page.ended()
+    assert page.events[-1]["more_body"] is False
+    again = Browser(Brittle, page.reader.last_id)
+    await again.opened()
+    assert json.loads((await again.event()).data) == {"n": 3}
+    await again.left()
+    assert caplog.text.count("LookupError('as the test wants it')") == 1
+
+
+async def test_the_first_id_is_before_what_was_not_sent_yet(layer: InMemoryChannelLayer) -> None:
+    going = asyncio.Event()
+
+    class Two(Stream):
+        groups = ("room1", "room2")
+
+        async def authorize_join(self, group: str) -> bool:
+            if group == "room2":
+                await until(lambda: self.position("room1") == top)  # the handler waits for the stream
+                await going.wait()
+            return True
+
+    before = position_token({group: await layer.position(group) for group in ("room1", "room2")})
+    await layer.group_send("room1", note(1))
+    top = await layer.position("room1")
+    page = Browser(Two, before)
+    page.start()
+    page.request()
+    going.set()
+    await page.next()
+    page.reader.feed((await page.next())["body"])
+    assert page.reader.last_id == before
+    assert json.loads((await page.event()).data) == {"n": 1}
+    assert await page.left() != before
+
+
+async def test_groups_that_a_page_was_not_rendered_with_begin_when_it_comes(layer: InMemoryChannelLayer) -> None:
+    class Three(Stream):
+        groups = ("room1", "room2", "plain")
+
+    token = position_token({"room1": await layer.position("room1")})
+    await layer.group_send("room1", note(1))
+    await layer.group_send("room2", note(2))
+    page = Browser(Three, query=f"since={token}")
+    await page.opened()
+    assert json.loads((await page.event()).data) == {"n": 1}
+    await layer.group_send("plain", note(3))
+    assert json.loads((await page.event()).data) == {"n": 3}
+    last_id = await page.left()
+    again = Browser(Three, last_id)
+    await again.opened()
+    assert (await again.event())[:2] == ("reset", '{"group": "plain"}')
+    await again.left()
 
 
 class SlowBrowser(Browser):

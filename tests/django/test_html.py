@@ -17,8 +17,8 @@ from tests.consumers.client import Client
 
 TEMPLATES = {
     "row.html": "<li>{{ text }}</li>",
-    "whole.html": '<p id="status">{{ text }}</p>',
-    "nowhere.html": "<p>{{ text }}</p>",
+    "whole.html": '<p id="status" hx-swap-oob="true">{{ text }}</p>',
+    "nowhere.html": '<p id="status">{{ text }}</p>',
 }
 
 
@@ -52,7 +52,7 @@ async def test_a_fragment_is_rendered_escaped_and_addressed(layer: InMemoryChann
     await asyncio.to_thread(broadcast_html, "room", "whole.html", {"text": "up"}, event="status")
     assert await received(layer, channel) == {
         "type": "html.fragment",
-        "html": '<p id="status">up</p>',
+        "html": '<p id="status" hx-swap-oob="true">up</p>',
         "event": "status",
     }
     await abroadcast_html("room", "row.html", {"text": 1}, target="#rows", wrap="tbody", exclude=[channel])
@@ -104,4 +104,4 @@ async def test_a_websocket_gets_the_same_text(layer: InMemoryChannelLayer) -> No
         await two.connect()
         await abroadcast_html("room", "whole.html", {"text": "<up>"})
         for client in (one, two):
-            assert await client.next_text() == '<p id="status">&lt;up&gt;</p>'
+            assert await client.next_text() == '<p id="status" hx-swap-oob="true">&lt;up&gt;</p>'

@@ -10,6 +10,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group, Permission, User
 
 from antiphon import disconnect_user, recheck_user, unsubscribe_user
+from antiphon.auth import connection_token
 from antiphon.generic.websocket import AsyncJsonWebsocketConsumer
 from antiphon.layers import InMemoryChannelLayer, channel_layers
 from antiphon.subscriptions import SubscriptionConsumer
@@ -91,6 +92,54 @@ async def test_a_user_who_was_switched_off_in_bulk_is_found_at_the_next_look(
         await sync_to_async(User.objects.update)(is_active=False)
         await layer.recheck_user(ada)
         assert await one.closed() == (4403, "revoked")
+
+
+def switch_off(ada: User) -> None:
+    User.objects.update(is_active=False)
+
+
+def take_right(ada: User) -> None:
+    User.groups.through.objects.all().delete()
+
+
+def take_office(ada: User) -> None:
+    User.objects.update(is_staff=False)
+
+
+@pytest.mark.parametrize(("change", "ended"), [(switch_off, 3503), (take_right, 2003), (take_office, 2003)])
+async def test_what_was_changed_in_bulk_is_found_at_the_interval(
+    layer: InMemoryChannelLayer, ada: User, change: Any, ended: int
+) -> None:
+    class Staff(Restricted):
+        reauth_interval_s = 0.05
+
+        async def authorize_subscribe(self, group: str) -> bool:
+            return self.scope["user"].is_staff and await super().authorize_subscribe(group)
+
+    await User.objects.aupdate(is_staff=True)
+    async with speaker(Staff, user=await User.objects.aget()) as one:
+        await one.begin()
+        assert "code" not in await one.do("subscribe", channel="room")
+        await sync_to_async(change)(ada)
+        if ended == 2003:
+            assert (await one.push("unsubscribe"))[1]["code"] == ended
+        else:
+            assert (await one.closed())[0] == ended
+        await until(lambda: members("room") == 0)
+
+
+async def test_who_is_closed_while_the_token_is_read_is_closed_all_the_same(
+    layer: InMemoryChannelLayer, ada: User
+) -> None:
+    class Late(SubscriptionConsumer):
+        async def authenticate(self, token: str) -> Any:
+            claims = await super().authenticate(token)
+            await layer.close_user(ada)  # nobody is known to be hers yet
+            return claims
+
+    async with speaker(Late) as one:
+        await one.begin(token=await sync_to_async(connection_token)(ada))
+        assert (await one.closed())[0] == 3503
 
 
 async def test_a_user_is_taken_out_of_one_group_and_stays_connected(layer: InMemoryChannelLayer, ada: User) -> None:

@@ -8,7 +8,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 
-from antiphon.auth import InvalidToken, TokenMiddleware, TokenMiddlewareStack, make_ticket, make_token
+from antiphon.auth import InvalidToken, TokenMiddleware, TokenMiddlewareStack, arevoke_user, make_ticket, make_token
 from tests.django.asgi import Recorder, http, play, websocket
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -127,6 +127,22 @@ async def test_a_token_dies_with_the_password_and_with_the_user(bob: Any, caplog
     assert await refused(None, websocket(**bearer(token)))
     await bob.adelete()
     assert await refused(None, websocket(**bearer(token)))
+
+
+@pytest.mark.parametrize("make", [make_token, make_ticket])
+async def test_revoking_a_user_ends_tokens_and_tickets(bob: Any, make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def offering(value: str) -> dict[str, Any]:
+        return bearer(value) if make is make_token else {"query_string": f"ticket={value}".encode()}
+
+    await arevoke_user(await get_user_model().objects.acreate(username="eve"))
+    before = make(bob)
+    await arevoke_user(bob)
+    assert await refused(None, websocket(**offering(before)))
+    assert "tokens were revoked" in caplog.text
+    await asyncio.sleep(0.002)  # tokens know their time to the millisecond
+    app = Recorder()
+    await play(TokenMiddleware(app), websocket(**offering(make(bob))))
+    assert app.scope["user"] == bob
 
 
 async def test_a_token_survives_a_secret_key_that_was_turned(bob: Any, settings: Any) -> None:

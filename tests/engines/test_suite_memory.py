@@ -9,7 +9,7 @@ from antiphon.testing import EngineSuite
 
 class TestMemory(EngineSuite):
     backend = "antiphon.layers.InMemoryChannelLayer"
-    capabilities = frozenset({"history", "worker_channels"})
+    capabilities = frozenset({"history", "presence", "worker_channels"})
 
     def config(self, space: str) -> dict[str, Any]:
         return {}

@@ -10,7 +10,7 @@ import pytest
 
 from antiphon import framework
 from antiphon.exceptions import EngineUnavailable, ReplyError, TokenExpired, TokenInvalid
-from antiphon.layer.rosters import Member, PresenceStats, Roster
+from antiphon.layer.presence.rosters import Member, PresenceStats, Roster
 from antiphon.layers import InMemoryChannelLayer
 from antiphon.subscriptions import Claims, Grant, SubscriptionConsumer
 from antiphon.subscriptions.answering import client_id
@@ -219,7 +219,10 @@ async def test_a_history_is_read_from_either_end_or_from_a_position(layer: InMem
         assert await offsets(limit=2, reverse=True) == [5, 4]
         assert await offsets(limit=2, since={"offset": 2, "epoch": top.epoch}) == [3, 4]
         assert await offsets(limit=9, since={"offset": 3}) == [4, 5]
+        assert await offsets(limit=2, since={"offset": 4, "epoch": top.epoch}, reverse=True) == [3, 2]
+        assert await offsets(limit=9, since={"offset": 1}, reverse=True) == []
         since = {"offset": 2, "epoch": "another"}
+        assert (await one.do("history", channel="log", limit=9, since=since, reverse=True))["code"] == 112
         assert await one.do("history", channel="log", limit=9, since=since) == {
             "code": 112,
             "message": "unrecoverable position",

@@ -70,7 +70,7 @@ async def test_the_other_encoding_is_refused_and_without_a_subprotocol_none_is_c
     layer: InMemoryChannelLayer,
 ) -> None:
     async with speaker(subprotocols=["centrifuge-protobuf"]) as one:
-        await one.connect()
+        assert (await one.connect())["subprotocol"] == "centrifuge-protobuf"  # else no client hears the code
         assert await one.closed() == (3506, "inappropriate protocol")
     async with speaker() as two:
         assert (await two.connect())["subprotocol"] is None
@@ -110,8 +110,13 @@ async def test_pings_go_out_and_one_that_is_not_answered_ends_the_connection(lay
         ping_interval_s = 0.02
         pong_timeout_s = 30.0
 
+    told: list[int] = []
+
     class Short(Quick):
         pong_timeout_s = 0.01
+
+        async def on_disconnect(self, code: int) -> None:
+            told.append(code)
 
     async with speaker(Quick) as one:
         await one.begin()
@@ -123,6 +128,7 @@ async def test_pings_go_out_and_one_that_is_not_answered_ends_the_connection(lay
         while (event := await two.next())["type"] != "websocket.close":
             assert event["text"] == "{}"
         assert event["code"] == 3012
+    assert len(told) == 1  # of an end of ours, too
 
 
 async def test_pings_go_out_while_a_method_takes_its_time(layer: InMemoryChannelLayer) -> None:

@@ -343,8 +343,9 @@ async def test_who_comes_and_goes_is_told_to_those_who_asked(layer: InMemoryChan
     async with speaker() as one, speaker() as two:
         for each, asked in ((one, True), (two, False)):
             await each.begin()
-            await each.do("subscribe", channel="here", join_leave=asked)
             await each.do("subscribe", channel="heretoo")
+            await each.do("subscribe", channel="here", join_leave=asked)
+            assert (await one.push("join"))[0] == "here"  # its own, and that of the other
         for kind in ("join", "leave"):
             await layer.announce("here", f"presence.{kind}", {"group": "here", "users": [ada, bob]})
             await layer.announce("heretoo", f"presence.{kind}", {"group": "heretoo", "users": [ada]})

@@ -155,7 +155,7 @@ class AsyncConsumer:
         position = None if since is None else _since(since, group)
         if not await self.authorize_join(group):
             raise JoinDenied(f"{type(self).__qualname__}.authorize_join({group!r}) said no")
-        return await self._antiphon_enter(group, position)
+        return await self._antiphon_appear(group, position)
 
     def position(self, group: str) -> Position | None:
         """Return the place in a group's history of the message that is being handled, else of the last one.
@@ -174,6 +174,13 @@ class AsyncConsumer:
     async def authorize_join(self, group: str) -> bool:
         """Say whether this connection may join a group; override it. By default it may."""
         return True
+
+    def presence_info(self, group: str) -> dict[str, Any]:
+        """Return what others in a group with presence are told of this connection, beside its user; override it.
+
+        At most 1024 bytes encoded. A plain function that may not wait.
+        """
+        return {}
 
     def on_error(self, exc: Exception, handler: str) -> Any:
         """Learn of an exception that escaped from a handler: by default, one log record.
@@ -201,6 +208,11 @@ class AsyncConsumer:
 
     async def _antiphon_farewell(self, reason: str) -> None:
         """Say why a response that is under way ends, where there are words for it."""
+
+    async def _antiphon_appear(self, group: str, since: Position | None) -> JoinResult:
+        result = await self._antiphon_enter(group, since)
+        await self._antiphon.appeared()
+        return result
 
     async def _antiphon_enter(self, group: str, since: Position | None = None) -> JoinResult:
         connection, layer = self._antiphon, self.channel_layer
@@ -254,7 +266,7 @@ class SyncConsumer(AsyncConsumer):
         position = None if since is None else _since(since, group)
         if not self.authorize_join(group):
             raise JoinDenied(f"{type(self).__qualname__}.authorize_join({group!r}) said no")
-        return async_to_sync(self._antiphon_enter)(group, position)
+        return async_to_sync(self._antiphon_appear)(group, position)
 
     def leave(self, group: str) -> None:  # type: ignore[override]  # the synchronous twin
         """Leave a group, if it was joined."""

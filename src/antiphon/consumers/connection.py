@@ -161,7 +161,8 @@ class Connection(Handling):
             # Without a layer, or with a foreign one, the mailbox is only what the main task waits on.
             self.mailbox = Mailbox("", loop, owner=type(consumer).__qualname__)
         self.mailbox.on_close = self._asked_to_close
-        self.mailbox.on_recheck = self._recheck
+        self.mailbox.on_recheck = self.recheck
+        self.mailbox.info_of = consumer.presence_info
         self.mailbox.wants = markers_of(type(consumer))
         if revoked is not None:
             self.mailbox.ask_close(revoked)
@@ -199,7 +200,7 @@ class Connection(Handling):
     async def _close(self) -> None:
         self._stop_grace()
         self.outlet.end()
-        self.mailbox.reader = self.mailbox.relays = self.mailbox.on_recheck = None
+        self.mailbox.reader = self.mailbox.relays = self.mailbox.on_recheck = self.mailbox.info_of = None
         if self._stepped is not None:
             self._stepped.coroutine.close()
         if self.node is not None:
@@ -318,7 +319,12 @@ class Connection(Handling):
         if not self.gone:
             self._ending = Ending(self, reason)
 
-    def _recheck(self) -> None:
+    async def appeared(self) -> None:
+        """Wait a moment until it is known that this connection is in the group it has joined."""
+        if self.node is not None:
+            await self.node.appeared(self.mailbox)
+
+    def recheck(self) -> None:
         """Look again at what the user may do: something about them has changed."""
         if self.gone:
             return

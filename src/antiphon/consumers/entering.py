@@ -19,7 +19,7 @@ async def enter(connection: Handling, group: str, since: Position | None) -> Joi
     node, mailbox, topic = connection.node, connection.mailbox, group_topic(group)
     assert node is not None  # noqa: S101  # for types: it is called only where the layer is ours
     if since is None:
-        await node.join(topic, mailbox)
+        await node.join(topic, mailbox, appear=False)
         position = node.position(topic)
         if position is not None:
             connection.note(group, position)

@@ -63,7 +63,7 @@ class EventStreamConsumer(EncodesJson, AsyncHttpConsumer):
         super().__init__(*args, **kwargs)
         self._antiphon_names: tuple[str, ...] = ()
         self._antiphon_ready = asyncio.Event()
-        self._antiphon_told = ""  # the id that the client has
+        self._antiphon_told: dict[str, Position] = {}  # the places in the id that the client has
 
     def get_groups(self) -> Any:
         """Return the names of the groups of this stream: ``groups``. Override it; may be ``async``."""
@@ -79,10 +79,11 @@ class EventStreamConsumer(EncodesJson, AsyncHttpConsumer):
         """
         text = data if isinstance(data, str) else type(self)._antiphon_encode(data)
         await self._antiphon_ready.wait()
-        told = None if _beside.get() else self._antiphon_token()
-        if told == self._antiphon_told:
-            told = None
-        await self._antiphon_write(encode_event(text, event=event, event_id=told), told)
+        places = {} if _beside.get() else self._antiphon_places()
+        token = position_token(places) if places and places != self._antiphon_told else None
+        await self._antiphon_write(encode_event(text, event=event, event_id=token))
+        if token is not None:
+            self._antiphon_told = places
 
     async def stream_event(self, message: Message) -> None:
         """Send ``message["data"]``."""
@@ -106,7 +107,7 @@ class EventStreamConsumer(EncodesJson, AsyncHttpConsumer):
                 await self.send_response(405, b"", headers=[(b"allow", b"GET")])
                 return
             try:
-                lost = await self._antiphon_enter_all()
+                lost, places = await self._antiphon_enter_all()
             except JoinDenied:
                 await self.send_response(403, b"", headers=[(b"cache-control", b"no-store")])
                 return
@@ -116,73 +117,89 @@ class EventStreamConsumer(EncodesJson, AsyncHttpConsumer):
                 await self.send_body(encode_event(retry_ms=self._antiphon_retry_ms()))
                 return
             await self.send_headers(headers=_HEADERS)
-            token = self._antiphon_token()
-            await self._antiphon_write(encode_event(event_id=token, retry_ms=self._antiphon_retry_ms()), token)
-            for group in lost:
-                await self.send_body(encode_event(json.dumps({"group": group}), event="reset"), more_body=True)
+            self._antiphon_told = places
+            token = position_token(places) if places else None
+            # In one part: who has the id has been told what is gone before it.
+            told = [encode_event(json.dumps({"group": group}), event="reset") for group in lost]
+            await self._antiphon_write(
+                b"".join([encode_event(event_id=token, retry_ms=self._antiphon_retry_ms()), *told])
+            )
             self._antiphon_ready.set()
             await self.opened()
             while True:
                 await asyncio.sleep(self.heartbeat_s)
-                await self._antiphon_write(encode_comment(), None)
+                await self._antiphon_write(encode_comment())
         finally:
             self._antiphon_ready.set()
 
-    async def _antiphon_enter_all(self) -> list[str]:
-        """Join the groups; return those of which the client missed what nobody has any more."""
+    async def _antiphon_enter_all(self) -> tuple[list[str], dict[str, Position]]:
+        """Join the groups; return those of which the client missed what nobody has any more, and the places in all."""
         found = self.get_groups()
-        names = tuple(await found if inspect.isawaitable(found) else found)
+        found = await found if inspect.isawaitable(found) else found
+        if isinstance(found, str):
+            raise TypeError(f"{type(self).__qualname__}.groups: expected the names of groups; got one text: {found!r}")
+        names = self._antiphon_names = tuple(dict.fromkeys(found))
         if len(names) > GROUPS_MAX:
             raise ValueError(f"{type(self).__qualname__}: expected at most {GROUPS_MAX} groups; got {len(names)}")
         since = self._antiphon_since(names)
-        lost = []
+        lost, places = [], {}
         for name in names:
             logged = self._antiphon_is_logged(name)
-            result = (
-                await self.join(name, since=since.get(name, NOWHERE)) if since and logged else await self.join(name)
-            )
-            if result.recovered is False or (since and not logged):
+            result = await (self.join(name, since=since[name]) if name in since and logged else self.join(name))
+            if result.recovered is False or (name in since and not logged):
                 lost.append(name)
-        self._antiphon_names = names
-        return lost
+            # Now: while the next group is joined, handlers may begin with messages that are not sent before this.
+            if (place := self.position(name)) is not None:
+                places[name] = place
+        return lost, places
 
     def _antiphon_is_logged(self, group: str) -> bool:
         options_of = getattr(self.channel_layer, "group_options", None)
         return options_of is not None and bool(options_of(group).history_size)
 
     def _antiphon_since(self, names: Sequence[str]) -> dict[str, Position]:
-        """Return where the client left off; NOWHERE for each group if what it says of that is not ours; {}: nothing."""
+        """Return where the client left off, by group; NOWHERE for each group if what it says of that is not ours.
+
+        An id that we sent is one of all groups: of one that it lacks the client has missed everything. What a page was
+        rendered with names the groups that it had read; the others begin now.
+        """
         token = _header(self.scope, b"last-event-id")
+        lacking = dict.fromkeys(names, NOWHERE) if token else {}
         if not token:
             query = self.scope.get("query_string", b"").decode("latin-1")
             token = parse_qs(query).get("since", [""])[0]
         if not token:
             return {}
         try:
-            return {**dict.fromkeys(names, NOWHERE), **positions_of(token, names)}
+            return {**lacking, **positions_of(token, names)}
         except TokenInvalid:
             return dict.fromkeys(names, NOWHERE)
 
-    def _antiphon_token(self) -> str | None:
-        positions = {name: position for name in self._antiphon_names if (position := self.position(name)) is not None}
-        return position_token(positions) if positions else None
+    def _antiphon_places(self) -> dict[str, Position]:
+        return {name: place for name in self._antiphon_names if (place := self.position(name)) is not None}
 
     def _antiphon_retry_ms(self) -> int:
         low, high = self.retry_s
         return round(random.uniform(low, high) * 1000)  # noqa: S311  # jitter
 
-    async def _antiphon_write(self, part: bytes, told: str | None) -> None:
+    async def _antiphon_write(self, part: bytes) -> None:
         outlet = self._antiphon.outlet
         if outlet.started and not outlet.finished:
             await self.send_body(part, more_body=True)
-            if told is not None:
-                self._antiphon_told = told
 
     async def _antiphon_farewell(self, reason: str) -> None:
         outlet = self._antiphon.outlet
-        if outlet.started and not outlet.finished:
-            with contextlib.suppress(OSError):
-                await self.send_body(b"")
+        if not outlet.started or outlet.finished:
+            return
+        last = b""
+        if reason == "error" and self._antiphon_ready.is_set():
+            # The message that a handler failed at would come again, and fail again: the client is sent past it, and told.
+            places = self._antiphon_places()
+            passed = [name for name, place in places.items() if place != self._antiphon_told.get(name)]
+            last = b"".join(encode_event(json.dumps({"group": name}), event="reset") for name in passed)
+            last = encode_event(event_id=position_token(places)) + last if passed else b""
+        with contextlib.suppress(OSError):
+            await self.send_body(last)
 
     async def http_disconnect(self, message: Event) -> None:
         """End the stream at once: ``handle`` has nothing left to do."""

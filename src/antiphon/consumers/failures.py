@@ -66,6 +66,9 @@ async def failed(connection: Handling, exc: Exception, handler: str) -> None:
         return
     if connection.disconnected:
         raise StopConsumer
+    if kind == "http" and connection.consumer._antiphon_streams and connection.outlet.started:
+        connection.mailbox.ask_close("error")
+        return
     if kind == "http":
         await _http_error(connection)
         raise StopConsumer

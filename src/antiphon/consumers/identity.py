@@ -38,6 +38,8 @@ class Identity:
         if node is None or connection.gone:
             return
         node.hub.identify(mailbox, *framework.current().identity(connection.scope))
+        if mailbox.user != before:
+            node.appear_anew(mailbox)
         if connection.consumer.user_channel and mailbox.user != before:
             if before is not None:
                 node.leave(user_topic(before), mailbox)

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from math import inf
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +24,7 @@ from django.utils.functional import LazyObject, empty
 from .. import framework as seam
 from ..types import Scope
 from .database import close_now, database_sync_to_async
+from .renewal import Shared, forget_permissions, renew
 
 __all__ = ["DjangoFramework", "framework", "password_of", "session_is_verified", "user_or_none"]
 
@@ -35,6 +37,7 @@ TOKEN_EXPIRES = "antiphon.token_expires"  # noqa: S105  -- a key of the scope
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 # Setting -> the settings that were found to be without it.
 _without: dict[str, Any] = {}
+_together = Shared()
 
 
 class DjangoFramework(seam.Framework):
@@ -104,26 +107,28 @@ class DjangoFramework(seam.Framework):
 
         None: yes, or nobody was logged in. ``unauthenticated``: the session or token ended, or belongs to somebody
         else now. ``revoked``: the user is gone or not active, or the password changed. A database that does not
-        answer ends no connection: it is logged, and the next look decides.
+        answer ends no connection: it is logged, and the next look decides. A user that stays is up to date afterwards;
+        connections of one that ask in the same moment share the queries.
         """
         if scope.get(TOKEN_EXPIRES, inf) < time.time():
             return "unauthenticated"
         user = user_or_none(scope.get("user"))
-        if user is None:
+        session = scope.get("session")
+        if user is None or (session is None and not _is_known(user)):
             return None
         try:
-            return await database_sync_to_async(_verdict)(user, scope.get("session"))
+            reason, fresh = await _verdict_of(user, session)
         except DatabaseError as exc:
             logger.warning("A connection could not be revalidated, and stays open: %s: %s", type(exc).__name__, exc)
             return None
+        if reason is None:
+            renew(_unwrapped(user), fresh)
+        return reason
 
     def forget_permissions(self, user: Any) -> None:
         """Drop what ``ModelBackend`` remembers on a user that is loaded."""
-        loaded = user_or_none(user)
-        if loaded is not None:
-            kept = getattr(_unwrapped(loaded), "__dict__", {})
-            for name in ("_perm_cache", "_user_perm_cache", "_group_perm_cache"):
-                kept.pop(name, None)
+        if user_or_none(user) is not None:
+            forget_permissions(_unwrapped(user))
 
     def signing_keys(self) -> Sequence[bytes]:
         """Return ``ANTIPHON["signing_keys"]``, else ``SECRET_KEY`` and its fallbacks."""
@@ -174,33 +179,56 @@ def session_is_verified(user: Any, session_hash: str | None, *, fallback: bool =
     return any(constant_time_compare(session_hash, one) for one in hashes)
 
 
-def _verdict(user: Any, session: Any) -> str | None:
+def _is_known(user: Any) -> bool:
+    """Say whether a user is one of Django's: an application may have others, which no table of ours has."""
+    try:
+        return isinstance(_unwrapped(user), get_user_model())
+    except ImproperlyConfigured:  # a project without users
+        return False
+
+
+async def _verdict_of(user: Any, session: Any) -> tuple[str | None, Any]:
+    work = partial(database_sync_to_async(_verdict), user, session)
+    if session is None:
+        about: Any = ()
+    else:
+        content = vars(_unwrapped(session)).get("_session_cache") if _resolved(session) else None
+        if content is None or session.modified:  # what is in it, this connection alone knows
+            return await work()
+        about = (type(_unwrapped(session)), session.session_key, content.get(SESSION_KEY))
+    return await _together.do((type(_unwrapped(user)), str(user.pk), password_of(user), about), work)
+
+
+def _verdict(user: Any, session: Any) -> tuple[str | None, Any]:
+    """Return the reason to close a connection, or None; and the user, loaded anew, where there is one."""
     logged_in = session is not None and str(session.get(SESSION_KEY)) == str(user.pk)
     if not logged_in:  # a token or a middleware of the application says who this is
+        if not _is_known(user):
+            return None, None
         fresh = get_user_model()._default_manager.filter(pk=user.pk).first()
         if fresh is None or not getattr(fresh, "is_active", True):
-            return "revoked"
+            return "revoked", None
         # The user of the connection is as it was when it came.
         before = password_of(user)
-        return None if before is None or before == password_of(fresh) else "revoked"
+        return (None if before is None or before == password_of(fresh) else "revoked"), fresh
     stored: SessionBase = type(_unwrapped(session))(session.session_key)
     if str(stored.get(SESSION_KEY)) != str(user.pk):
         # What was not saved yet, the store cannot know; "modified" alone does not say so, it stays true after save().
         unsaved = session.modified and (session.session_key is None or stored.session_key is not None)
         if not unsaved:
-            return "unauthenticated"
+            return "unauthenticated", None
         stored = session
     backend_path = stored.get(BACKEND_SESSION_KEY)
     if backend_path is None or backend_path not in settings.AUTHENTICATION_BACKENDS:
-        return "unauthenticated"
+        return "unauthenticated", None
     fresh = load_backend(backend_path).get_user(user.pk)
     if fresh is None or not getattr(fresh, "is_active", True):
-        return "revoked"
+        return "revoked", None
     if hasattr(fresh, "get_session_auth_hash"):
         session_hash = stored.get(HASH_SESSION_KEY)
         if not (session_is_verified(fresh, session_hash) or session_is_verified(fresh, session_hash, fallback=True)):
-            return "revoked"
-    return None
+            return "revoked", None
+    return None, fresh
 
 
 def password_of(user: Any) -> Any:

@@ -27,7 +27,8 @@ logger = logging.getLogger("antiphon.layer")
 # Ways to put a fragment into a page: https://htmx.org/attributes/hx-swap-oob/
 SWAPS = ("innerHTML", "outerHTML", "beforebegin", "afterbegin", "beforeend", "afterend", "delete")
 _TAG = re.compile(r"[a-z][a-z0-9-]*")
-_ADDRESSED = re.compile(r"<[a-zA-Z][^>]*\s(id|hx-swap-oob|hx-target)\s*=|<(turbo-stream|hx-partial)\b")
+# An id alone is enough for htmx 2 over a WebSocket, and for nothing else.
+_ADDRESSED = re.compile(r"<[a-zA-Z][^>]*\s(data-)?hx-swap-oob\s*=|<(turbo-stream|hx-partial)\b")
 _warned: set[str] = set()
 
 
@@ -44,8 +45,8 @@ def broadcast_html(
 ) -> Receipt:
     """Render a template and send it to a group, from synchronous code; inside a transaction, after its commit.
 
-    ``target``: a CSS selector of where it goes in each page; None: the template says so itself, with ``id`` or
-    ``hx-swap-oob``. ``swap``: how, as htmx's ``hx-swap``. ``wrap``: the element around the fragment, which the page does not
+    ``target``: a CSS selector of where it goes in each page; None: the template says so itself, with an ``id``
+    and ``hx-swap-oob="true"``. ``swap``: how, as htmx's ``hx-swap``. ``wrap``: the element around the fragment, which the page does not
     keep; ``tbody`` for rows of a table; with ``outerHTML`` it is what the page keeps. ``event``: the name of the event of
     a stream. ``options``: as of ``antiphon.group_send`` (``exclude``, ``idempotency_key``, ``layer``, …).
     All members get the same text: nothing in it may be meant for one user. The template gets no request, for that reason.
@@ -102,6 +103,7 @@ def _warn(template: str) -> None:
     if template not in _warned:
         _warned.add(template)
         logger.warning(
-            "%s names no place: no element has an id or hx-swap-oob, so htmx shows nothing of it. Pass target=, as '#messages'",
+            "%s names no place: no element has hx-swap-oob, so htmx shows it nowhere, or in the wrong place. Pass target='#messages',"
+            ' or write hx-swap-oob="true" beside an id',
             template,
         )

@@ -14,8 +14,9 @@ from .. import framework
 from ..layer import sync
 from ..layer.layer import ChannelLayer
 from ..layer.registry import DEFAULT_CHANNEL_LAYER, channel_layers
+from .database import database_sync_to_async
 
-__all__ = ["close_session", "close_user", "recheck_users", "revoke_user"]
+__all__ = ["arevoke_user", "close_session", "close_user", "recheck_users", "revoke_user"]
 
 logger = logging.getLogger("antiphon.security")
 
@@ -34,13 +35,18 @@ def close_session(session_key: str | None, reason: str, *, database: str = DEFAU
 def revoke_user(user: Any, *, database: str = DEFAULT_DB_ALIAS) -> None:
     """Close all sockets of ``user``, and have every token and ticket made for them until now be worth nothing.
 
-    After the transaction that is open on ``database``. That is remembered in Django's default cache, which all
-    processes must share. Sessions stay: end those by ``logout``, or by a new password.
+    The sockets after the transaction that is open on ``database``. It is remembered in Django's default cache, which all
+    processes must share, until that forgets it. Sessions stay: end those by ``logout``, or by a new password.
     """
-    from .subscription_tokens import note_revoked  # it needs users, which are not there yet at the import
+    from .token_users import note_revoked  # it needs users, which are not there yet at the import
 
     note_revoked(user)
     close_user(user, "revoked", database=database)
+
+
+async def arevoke_user(user: Any, *, database: str = DEFAULT_DB_ALIAS) -> None:
+    """Do the same in a coroutine."""
+    await database_sync_to_async(revoke_user)(user, database=database)
 
 
 def _after_commit(method: str, key: str, reason: str, database: str) -> None:

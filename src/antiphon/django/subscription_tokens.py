@@ -12,22 +12,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from django.contrib.auth import get_user_model
 from django.core import signing
-from django.core.cache import cache
-from django.utils.crypto import constant_time_compare
 
-from .. import framework, options
+from .. import options
 from ..exceptions import MissingExtra, OptionError, TokenExpired, TokenInvalid
-from .tokens import fingerprints
+from ..names import require_group
+from .token_users import fingerprints, user_of_token
 
 __all__ = [
-    "TokenClaims", "connection_token", "note_revoked", "read_connection_token", "read_subscription_token", "subscription_token",
+    "TokenClaims", "connection_token", "read_connection_token", "read_subscription_token", "subscription_token",
 ]  # fmt: skip
 
 _SALTS = {"connection": "antiphon.connection", "subscription": "antiphon.subscription"}
 _SEPARATOR = "."
-# No token lives longer than this, so that a revocation need not be remembered for ever.
+# Clients fetch a new one whenever they need it. What lives longer would be a password.
 LONGEST_S = 30 * 86400.0
 # The end of a token is looked at where all tokens' are: a client must hear of it as of an expired one.
 _LATER = {"verify_exp": False, "verify_iat": False, "verify_aud": False, "require": ["exp"]}
@@ -54,6 +52,7 @@ def connection_token(user: Any, *, ttl_s: float = 3600, info: Mapping[str, Any] 
 
 def subscription_token(user: Any, group: str, *, ttl_s: float = 3600, info: Mapping[str, Any] | None = None) -> str:
     """Return a token with which connections of ``user`` may subscribe to one group; errors as of ``connection_token``."""
+    require_group(group)
     return _make("subscription", user, ttl_s, info, group)
 
 
@@ -65,11 +64,6 @@ def read_connection_token(token: str) -> TokenClaims:
 def read_subscription_token(token: str) -> TokenClaims:
     """Return what a token of ``subscription_token`` says, likewise."""
     return _read("subscription", token)
-
-
-def note_revoked(user: Any) -> None:
-    """Have the tokens that were made for a user until now be worth nothing."""
-    cache.set(_mark(framework.user_key(user)), time.time(), LONGEST_S)
 
 
 def _make(kind: str, user: Any, ttl_s: float, info: Mapping[str, Any] | None, group: str | None) -> str:
@@ -111,7 +105,9 @@ def _read(kind: str, token: str) -> TokenClaims:
     if expires <= time.time():
         raise TokenExpired(f"it expired {int(time.time() - expires) + 1} s ago")
     info = claims.get("info")
-    return TokenClaims(_user_of(claims, issued), expires, info if isinstance(info, dict) else None, group)
+    # One of another service has no fingerprint: it knows no password. Without a subject it is nobody's.
+    user = user_of_token(claims["sub"], claims.get("h"), issued) if claims.get("sub") else None
+    return TokenClaims(user, expires, info if isinstance(info, dict) else None, group)
 
 
 def _unsigned(kind: str, token: str) -> Mapping[str, Any]:
@@ -130,30 +126,6 @@ def _decoded(token: str, jwt: Any, algorithm: str, key: Any) -> Mapping[str, Any
     except Exception:
         raise TokenInvalid("its signature is not ours") from None
     return claims
-
-
-def _user_of(claims: Mapping[str, Any], issued_s: float) -> Any:
-    key = claims.get("sub")
-    if not key:
-        return None
-    try:
-        user = get_user_model()._default_manager.filter(pk=key).first()
-    except (TypeError, ValueError):
-        user = None
-    if user is None or not getattr(user, "is_active", True):
-        raise TokenInvalid("its user is gone or not active")
-    print_ = claims.get("h")  # another service's token has none: it knows no password
-    if print_ is not None and not any(constant_time_compare(str(print_), one) for one in fingerprints(user)):
-        raise TokenInvalid("the user's password changed since")
-    revoked = cache.get(_mark(framework.user_key(user)))
-    if revoked is not None and issued_s <= revoked:
-        raise TokenInvalid("the user's tokens were revoked since")
-    return user
-
-
-def _mark(key: str) -> str:
-    # Some caches take no blanks, and none of them every length.
-    return f"antiphon.revoked.{key.encode().hex()[:200]}"
 
 
 def _jwt() -> tuple[Any, str, Any, Any] | None:

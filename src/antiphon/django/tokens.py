@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
-from django.contrib.auth import get_user_model
 from django.core import signing
 from django.core.cache import cache
-from django.utils.crypto import constant_time_compare, get_random_string, salted_hmac
+from django.utils.crypto import get_random_string
 
 from .. import options
+from ..exceptions import TokenInvalid
 from ..middleware import BaseMiddleware
 from ..types import ASGIApplication, Receive, Scope, Send
 from ..wire.codes import close_code
@@ -28,8 +28,9 @@ from .denial import describe, refuse_http, refuse_websocket
 from .framework import TOKEN_EXPIRES
 from .handing import HandOn, handing_on, super_of
 from .sessions import CookieMiddleware, SessionMiddleware
+from .token_users import fingerprints, user_of_token
 
-__all__ = ["InvalidToken", "TokenMiddleware", "TokenMiddlewareStack", "fingerprints", "make_ticket", "make_token"]
+__all__ = ["InvalidToken", "TokenMiddleware", "TokenMiddlewareStack", "make_ticket", "make_token"]
 
 logger = logging.getLogger("antiphon.security")
 
@@ -42,7 +43,7 @@ _TICKET_SALT = "antiphon.ticket"
 _CLOCK_SKEW_S = 60
 
 
-class InvalidToken(Exception):
+class InvalidToken(TokenInvalid):
     """A token is refused; the text says why, for the log, and never contains the token."""
 
 
@@ -56,7 +57,7 @@ class Token(NamedTuple):
 def make_token(user: Any, max_age_s: float = 3600) -> str:
     """Return a signed token for ``user`` that is valid for ``max_age_s`` seconds, any number of times.
 
-    It ends early when the user's password changes or the user is not active any more.
+    It ends early when the user's password changes, the user is not active any more, or ``revoke_user`` is called.
     """
     return _sign(_TOKEN_SALT, user, {"x": int(time.time() + max_age_s)})
 
@@ -77,19 +78,13 @@ def make_ticket(user: Any, *, path: str | None = None) -> str:
 def _sign(salt: str, user: Any, claims: dict[str, Any]) -> str:
     if getattr(user, "pk", None) is None:
         raise ValueError(f"expected a user that is saved; got {user!r}")
-    claims = {"u": user._meta.pk.value_to_string(user), "h": fingerprints(user)[0], **claims}
+    claims = {
+        "u": user._meta.pk.value_to_string(user),
+        "h": fingerprints(user)[0],
+        "i": int(time.time() * 1000) / 1000,  # never later than it is: a revocation would miss it
+        **claims,
+    }
     return signing.TimestampSigner(salt=salt, sep=_SEPARATOR).sign_object(claims)
-
-
-def fingerprints(user: Any) -> list[str]:
-    """Return what changes with the user's password: under the current secret key, then under the fallbacks."""
-    if not hasattr(user, "get_session_auth_hash"):
-        return [""]
-    hashes = [user.get_session_auth_hash()]
-    if hasattr(user, "get_session_auth_fallback_hash"):
-        hashes += user.get_session_auth_fallback_hash()
-    # Not the hash itself: in a session it stays on the server. The key of this HMAC need not be secret.
-    return [salted_hmac(_TOKEN_SALT, one, secret="", algorithm="sha256").hexdigest()[:32] for one in hashes]
 
 
 def _read(salt: str, value: str) -> Mapping[str, Any]:
@@ -106,12 +101,8 @@ def _read(salt: str, value: str) -> Mapping[str, Any]:
 
 @database_sync_to_async
 def _user_of(claims: Mapping[str, Any]) -> Any:
-    user = get_user_model()._default_manager.filter(pk=claims["u"]).first()
-    if user is None or not getattr(user, "is_active", True):
-        raise InvalidToken("its user is gone or not active")
-    if not any(constant_time_compare(str(claims.get("h")), one) for one in fingerprints(user)):
-        raise InvalidToken("the user's password changed since")
-    return user
+    # One that was made before tokens had a time is as old as can be.
+    return user_of_token(claims["u"], claims.get("h", ""), claims.get("i", 0))
 
 
 class TokenMiddleware(BaseMiddleware):
@@ -191,7 +182,7 @@ class TokenMiddleware(BaseMiddleware):
             user = await check(token.value, scope)
             if user is None:
                 raise InvalidToken("nobody is known by it")
-        except InvalidToken as exc:
+        except TokenInvalid as exc:
             await self._refuse(scope, receive, send, f"its token ({token.way}) is refused: {exc}")
             return None
         scope["user"] = user

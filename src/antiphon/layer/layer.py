@@ -6,6 +6,7 @@ Here: receiving, groups, ending connections, and the layer itself. Knows no part
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -249,6 +250,11 @@ class ChannelLayer(Sends):
         for node in nodes:
             self._retire(node)
             node.end()
+            if node.presence is not None:
+                with contextlib.suppress(
+                    Exception
+                ):  # what is not told now is found by the others, when its lease is over
+                    await self._on(node, node.presence.close)
             await node.engine.close()
 
     def stats(self) -> dict[str, Any]:

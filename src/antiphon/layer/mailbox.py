@@ -85,11 +85,13 @@ class Mailbox:
 
     __slots__ = (
         "_bell",
+        "appearing",
         "capacity",
         "channel",
         "closing",
         "every_copy",
         "expiry_s",
+        "info_of",
         "last_read_s",
         "let_in_s",
         "loop",
@@ -140,6 +142,9 @@ class Mailbox:
         self.socket: FrameSocket | None = None  # where a relay's message goes, while that may be done
         self.wants: frozenset[str] = _NOTHING_MORE  # the markers that it takes, beside messages
         self.every_copy = False  # a message to several groups comes once for each: its groups are told apart
+        self.appearing: asyncio.Future[None] | None = None  # done when the engine knows that it is present
+        # What others in a group are told of this member, where it is known who is there.
+        self.info_of: Callable[[str], dict[str, Any]] | None = None
         # Called on its loop when what its user may do may have changed.
         self.on_recheck: Callable[[], None] | None = None
         self.readers = 0

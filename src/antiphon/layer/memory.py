@@ -76,6 +76,7 @@ class InMemoryChannelLayer(ChannelLayer):
         engine = MemoryEngine(self._bus)
         node = Node(loop, engine, self.drops, self.expiry)
         self._attach_logs(node, self._top)
+        self._attach_presence(node)
         engine.attach(node.hub, loop)
         engine.subscribe((node.inbox,))
         return node

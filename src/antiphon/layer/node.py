@@ -8,6 +8,7 @@ import itertools
 import random
 import secrets
 import time
+from collections.abc import Iterable
 
 from ..codec import encode
 from ..engines.base import Engine
@@ -20,8 +21,13 @@ from .gate import Gate
 from .hub import Hub
 from .logs import Recovery
 from .mailbox import Mailbox
+from .presence import Presence, Rosters
 
 __all__ = ["Lane", "Node"]
+
+
+# How long a join waits for the engine to know of a new member. It knows it later, if that is not enough.
+PRESENT_S = 1.0
 
 
 class Lane:
@@ -56,6 +62,8 @@ class Node:
         self.lane = Lane()
         self.idle_after_s = idle_after_s
         self.idle_channels = 0
+        self.presence: Presence | None = None  # where any group has it
+        self.rosters: Rosters | None = None
         self._ids = itertools.count(1)
         self._subscribing: dict[str, asyncio.Future[None]] = {}
         self._hand_made: set[Mailbox] = set()
@@ -86,6 +94,7 @@ class Node:
     def close(self, mailbox: Mailbox) -> None:
         """Forget a mailbox: it leaves its groups, and what waits in it is counted."""
         self._hand_made.discard(mailbox)
+        self._disappear(mailbox.topics, mailbox)
         emptied = self.hub.close(mailbox)
         if emptied:
             self.engine.unsubscribe(emptied)
@@ -99,17 +108,48 @@ class Node:
 
     # Memberships
 
-    async def join(self, topic: str, mailbox: Mailbox) -> None:
-        """Make a mailbox a member of a topic; what is published from now on reaches it."""
+    async def join(self, topic: str, mailbox: Mailbox, *, appear: bool = True) -> None:
+        """Make a mailbox a member of a topic; what is published from now on reaches it.
+
+        ``appear``: where it is known who is there, wait a moment until the engine knows of this one.
+        """
         entering = self._enter(topic, mailbox)
-        if not entering:
+        if not entering and self.presence is None:
             return
         try:
             for pending in entering:
                 await asyncio.shield(pending)
+            self._disclose(topic, mailbox)
+            if appear:
+                await self.appeared(mailbox)
         except BaseException:
             self.leave(topic, mailbox)
             raise
+
+    async def appeared(self, mailbox: Mailbox) -> None:
+        """Wait a moment until the engine knows where a member is present: who then asks finds itself."""
+        appearing, mailbox.appearing = mailbox.appearing, None
+        if appearing is not None and not appearing.done():
+            await asyncio.wait((appearing,), timeout=PRESENT_S)
+
+    def _disclose(self, topic: str, mailbox: Mailbox) -> None:
+        """Let a new member be present, where it is to be known who is there."""
+        if self.presence is None or not self.presence.wants(topic) or topic not in mailbox.topics:
+            return
+        group = topic[2:]
+        info = mailbox.info_of(group) if mailbox.info_of is not None else None
+        mailbox.appearing = self.presence.enter(group, mailbox, info)
+
+    def appear_anew(self, mailbox: Mailbox) -> None:
+        """Let a connection be present as whom it is by now: its user has logged in or out."""
+        for topic in mailbox.topics:
+            self._disclose(topic, mailbox)
+
+    def _disappear(self, topics: Iterable[str], mailbox: Mailbox) -> None:
+        if self.presence is not None:
+            for topic in topics:
+                if self.presence.wants(topic):
+                    self.presence.exit(topic[2:], mailbox)
 
     def _enter(self, topic: str, mailbox: Mailbox) -> list[asyncio.Future[None]]:
         """Make it a member; return what is to be waited for before that is certain."""
@@ -141,13 +181,16 @@ class Node:
         try:
             for pending in entering:
                 await asyncio.shield(pending)
-            return await logs.recover(topic, mailbox, since, newest=newest, author=author)
+            recovery = await logs.recover(topic, mailbox, since, newest=newest, author=author)
         except BaseException:
             if member:
                 logs.let_go(topic, mailbox)
             else:
                 self.leave(topic, mailbox)
             raise
+        # Without waiting: what is delivered next stands behind what was recovered.
+        self._disclose(topic, mailbox)
+        return recovery
 
     def position(self, topic: str) -> Position | None:
         """Return how far this node has come in a topic's log; None: it has none."""
@@ -161,6 +204,7 @@ class Node:
 
     def leave(self, topic: str, mailbox: Mailbox) -> None:
         """End a membership."""
+        self._disappear((topic,), mailbox)
         if self.hub.discard(topic, mailbox):
             self.engine.unsubscribe((topic,))
 
@@ -190,6 +234,7 @@ class Node:
 
     def leave_all(self, mailbox: Mailbox) -> None:
         """End all memberships of a mailbox."""
+        self._disappear(mailbox.topics, mailbox)
         emptied = self.hub.discard_all(mailbox)
         if emptied:
             self.engine.unsubscribe(emptied)

@@ -142,6 +142,7 @@ class RedisChannelLayer(RemoteChannelLayer):
         node.hub.on_link = partial(self.link_changed, node)
         engine.queues.on_drop = self._dropped
         self._attach_logs(node)
+        self._attach_presence(node)
         self._attach_control(node)
         engine.attach(node.hub, loop, node.id, (node.inbox, control_topic()))
         return node

@@ -28,8 +28,9 @@ from ..names import (
 )
 from ..types import Keep, Message, Receipt
 from .capture import Sent, record, recorders
-from .histories import Histories, Terms
+from .histories import Terms
 from .node import Lane, Node
+from .presences import Presences
 
 __all__ = ["Packed", "Sends", "checked_channels", "checked_groups", "receipt_of"]
 
@@ -49,7 +50,7 @@ def receipt_of(delivered: int, dropped: int) -> Receipt:
 Packed: TypeAlias = tuple[str, bytes, Keep | None]
 
 
-class Sends(Histories):
+class Sends(Presences):
     """The sending half of :class:`~antiphon.layers.ChannelLayer`."""
 
     async def send(self, channel: str, message: Message) -> Receipt:

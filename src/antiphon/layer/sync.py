@@ -17,11 +17,13 @@ from ..types import Message, Receipt
 from .background import background_loop
 from .deferred import Send
 from .layer import ChannelLayer
+from .presence import PresenceStats, Roster
 from .registry import DEFAULT_CHANNEL_LAYER, get_channel_layer
 from .sends import checked_channels, checked_groups
 
 __all__ = [
-    "close_channel", "close_session", "close_user", "disconnect_user", "group_send", "groups_send", "post",
+    "close_channel", "close_session", "close_user", "disconnect_user", "group_send", "groups_send", "online",
+    "post", "presence", "presence_stats",
     "recheck_user", "send",    "unsubscribe_user", "user_send",
 ]  # fmt: skip
 
@@ -146,6 +148,21 @@ def disconnect_user(user: Any, *, reconnect: bool = False, layer: str = DEFAULT_
 def unsubscribe_user(user: Any, group: str, *, layer: str = DEFAULT_CHANNEL_LAYER) -> int:
     """Take all connections of a user (object or primary key) out of a group; they stay open. Return how many were in it."""
     return _run(_ours(layer, "unsubscribe_user(user, group)").unsubscribe_user(user, group))
+
+
+def presence(group: str, *, limit: int = 100, cursor: str | None = None, layer: str = DEFAULT_CHANNEL_LAYER) -> Roster:
+    """Return who is in a group, a page of members: as the layer's ``presence``."""
+    return _run(_ours(layer, "presence(group)").presence(group, limit=limit, cursor=cursor))
+
+
+def presence_stats(group: str, *, layer: str = DEFAULT_CHANNEL_LAYER) -> PresenceStats:
+    """Count a group's connections and its distinct users."""
+    return _run(_ours(layer, "presence_stats(group)").presence_stats(group))
+
+
+def online(users: Iterable[Any], *, layer: str = DEFAULT_CHANNEL_LAYER) -> list[Any]:
+    """Return those of ``users`` (objects or keys) who are in any group with presence."""
+    return _run(_ours(layer, "online(users)").online(users))
 
 
 def recheck_user(user: Any = None, *, layer: str = DEFAULT_CHANNEL_LAYER) -> int:

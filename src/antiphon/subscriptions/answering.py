@@ -197,12 +197,18 @@ class Answering:
         most = self.consumer.history_limit
         limit = most if command.limit < 0 else min(command.limit, most)
         # Without a place to begin at, the protocol's histories begin with the oldest, and the layer's with the newest.
-        cut = limit if since is not None or command.reverse else None
-        history = await layer.history(group, since=since, limit=cut, reverse=command.reverse)
-        if since is not None and not history.complete:
+        # From a place and in reverse, they go back from there: that is how a page loads what is older.
+        back = since if command.reverse else None
+        cut = limit if back is None and (since is not None or command.reverse) else None
+        history = await layer.history(group, since=None if back else since, limit=cut, reverse=command.reverse)
+        if since is not None and not (history.complete if back is None else since.epoch == history.position.epoch):
             raise Refusal("unrecoverable")
         user = self.connection.mailbox.user
-        found = (publication_of(each.message, each.position) for each in history if not user or each.author != user)
+        found = (
+            publication_of(each.message, each.position)
+            for each in history
+            if (not user or each.author != user) and (back is None or each.position.offset < back.offset)
+        )
         return {
             "publications": sayable(islice(found, limit), group),
             "epoch": history.position.epoch,

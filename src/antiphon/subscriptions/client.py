@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,7 @@ class Client(Subscribing):
         super().__init__(consumer, Session(limits_of(consumer), self.loop.time()))
         self._timer: asyncio.TimerHandle | None = None
         self._pinging: asyncio.Task[None] | None = None
+        self.let_in = False  # and stays so when the connection ends: on_disconnect follows on on_connect
         self._ended = False
         self._due = False  # something is, and its event waits
         self._check_s: float | None = None  # when permissions are asked for again
@@ -117,8 +119,9 @@ class Client(Subscribing):
         claims: list[Claims] = []
 
         async def carry_out(command: commands.Connect) -> Mapping[str, Any]:
+            asked_s = time.monotonic()
             claims.append(await self._claims(command.token))
-            self._identify(claims[0])
+            self._identify(claims[0], asked_s)
             grant = await self.allows("authorize_connect", command.data)
             if not grant:
                 raise Refusal("unauthorized")
@@ -138,6 +141,7 @@ class Client(Subscribing):
             return
         now = self.loop.time()
         self.session.connected(now, self.ends_s(self.claims.expires_s))
+        self.let_in = True
         if self.consumer.reauth_interval_s:
             self._check_later(now)
         await self.say(text)
@@ -160,15 +164,21 @@ class Client(Subscribing):
             raise BadToken(exc) from None
         return claims if isinstance(claims, Claims) else Claims(claims.user, claims.expires_s, claims.info)
 
-    def _identify(self, claims: Claims) -> None:
-        """Make the connection that of a token's user; without one it stays whose it was."""
+    def _identify(self, claims: Claims, asked_s: float) -> None:
+        """Make the connection that of a token's user; without one it stays whose it was.
+
+        ``asked_s``: when the token was found good (monotonic), or before: whoever was closed since was not found here.
+        """
         connection = self.connection
         if claims.user is None or connection.node is None:
             return
         mailbox = connection.mailbox
         if getattr(claims.user, "is_authenticated", False):
             self.consumer.scope["user"] = claims.user  # else it is a key alone
-        connection.node.hub.identify(mailbox, framework.user_key(claims.user), mailbox.session)
+        connection.node.hub.identify(mailbox, framework.user_key(claims.user), mailbox.session, asked_s)
+        revoked = self.consumer.channel_layer.revoked_since(mailbox.user, None, asked_s)
+        if revoked is not None:
+            mailbox.ask_close(revoked)
         if over_user_limit(connection):
             mailbox.ask_close("too_many_connections")
 
@@ -245,8 +255,8 @@ class Client(Subscribing):
                 await self.say(self.cut_off(subscription, "expired"))
         now = self.loop.time()
         if self._check_s is not None and self._check_s <= now:
-            self._begin_checking()
-        if self._unchecked:
+            self.connection.recheck()  # session and user first; then this comes to its turn again
+        elif self._unchecked:
             await self.check(self._unchecked.pop())
             # One at a time, so that what arrives meanwhile is not held up by all of them.
             if self._unchecked:

@@ -114,6 +114,10 @@ class SubscriptionConsumer(AsyncConsumer):
         """Say whether this client may know who is in a group. By default, where it is subscribed."""
         return group in self.subscriptions
 
+    def presence_info(self, group: str) -> dict[str, Any]:
+        """Return what others in a group are told of this connection: what its token says."""
+        return dict(self.claims.info or {}) if self._antiphon_client is not None else {}
+
     def group_for(self, channel: str) -> str | None:
         """Return the group behind a channel; None: there is none for this client. A plain function that may not wait.
 
@@ -193,9 +197,11 @@ class SubscriptionConsumer(AsyncConsumer):
         """Accept the connection; who it is, its first command will say."""
         connection = self._antiphon
         self._antiphon_needs_layer()
-        if _offers_other(self.scope.get("subprotocols") or ()):
+        other = _other_offered(self.scope.get("subprotocols") or ())
+        if other is not None:
             why = DISCONNECTS["inappropriate_protocol"]
-            await self.send({"type": "websocket.accept", "subprotocol": None})
+            # As offered: clients take no socket without it, would hear no code, and come again and again.
+            await self.send({"type": "websocket.accept", "subprotocol": other})
             await self.send({"type": "websocket.close", "code": why.code, "reason": why.reason})
             return
         client = self._antiphon_client = Client(self)
@@ -233,11 +239,10 @@ class SubscriptionConsumer(AsyncConsumer):
         client = self._antiphon_client
         if client is None or not client.end():
             return
-        connected = client.connected
         for group in tuple(client.groups):
             del client.groups[group]
             await client.tell("on_unsubscribe", group)
-        if connected:
+        if client.let_in:
             await client.tell("on_disconnect", code)
 
     # The same over HTTP
@@ -278,8 +283,8 @@ class SubscriptionConsumer(AsyncConsumer):
         await self._antiphon_part(1006)
 
 
-def _offers_other(subprotocols: Iterable[str]) -> bool:
-    return any(name.startswith("centrifuge-") and name != "centrifuge-json" for name in subprotocols)
+def _other_offered(subprotocols: Iterable[str]) -> str | None:
+    return next((name for name in subprotocols if name.startswith("centrifuge-") and name != "centrifuge-json"), None)
 
 
 SubscriptionConsumer._antiphon_pushes = Pushes(SubscriptionConsumer.__qualname__)

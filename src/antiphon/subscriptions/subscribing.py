@@ -14,7 +14,7 @@ from typing import Any
 from ..consumers.handlers import markers_of
 from ..consumers.join_result import JoinResult
 from ..envelope import MARKER, Envelope
-from ..layer.announcements import each_user
+from ..layer.presence import each_user
 from ..names import group_topic
 from ..wire.centrifuge import commands
 from ..wire.centrifuge.session import Subscription

@@ -9,11 +9,11 @@ from typing import Any, TypeAlias
 
 from antiphon.engines.base import PresenceStore
 from antiphon.exceptions import EngineUnavailable
-from antiphon.layer.announcements import Announcements, each_user
 from antiphon.layer.group_options import GroupTable
 from antiphon.layer.mailbox import Mailbox
-from antiphon.layer.presence import Presence
-from antiphon.layer.rosters import Rosters, info_codec
+from antiphon.layer.presence.announcements import Announcements, each_user
+from antiphon.layer.presence.presence import Presence
+from antiphon.layer.presence.rosters import Rosters, info_codec
 from tests.waiting import until
 
 __all__ = ["GRACE_S", "GROUPS", "Place", "PresenceNode", "becomes"]

@@ -10,8 +10,8 @@ import pytest
 
 from antiphon.engines.base import Present
 from antiphon.exceptions import EngineUnavailable, MessageTooLarge
-from antiphon.layer import announcements
-from antiphon.layer.announcements import JOIN, LEAVE, Announcements, each_user
+from antiphon.layer.presence import announcements
+from antiphon.layer.presence.announcements import JOIN, LEAVE, Announcements, each_user
 from tests.waiting import until
 
 

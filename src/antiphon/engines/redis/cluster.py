@@ -252,9 +252,12 @@ class ClusterRouter:
             # The same map again: whoever asked will not find what he looks for in a moment either.
             pause = 0.02 if self._map != before else min(pause * 2, 0.4)
             down = self._map is None or not all(link.up for link in self._links.values())
+            refresh_s = REFRESH_DOWN_S if down else random.uniform(*REFRESH_S)  # noqa: S311  # jitter
             with contextlib.suppress(TimeoutError):
-                refresh_s = REFRESH_DOWN_S if down else random.uniform(*REFRESH_S)  # noqa: S311  # jitter
-                await asyncio.wait_for(self._wake.wait(), refresh_s)
+                async with asyncio.timeout(
+                    refresh_s
+                ):  # not wait_for(), which may swallow a cancellation on Python 3.11
+                    await self._wake.wait()
             await asyncio.sleep(pause)  # many may ask at once
 
     async def _read_map(self) -> ClusterMap:

@@ -170,7 +170,8 @@ class Connection(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._scheduled = False
-        if not self._writable or self._transport is None:
+        # uvloop raises for a write to what is closing, where asyncio drops it: it stays unwritten, and is told as such.
+        if not self._writable or self._transport is None or self._transport.is_closing():
             self._unsent_bytes = sum(map(len, self._out))
             if self._unsent_bytes > UNSENT_MAX_BYTES:
                 self.abort(f"it does not take the {self._unsent_bytes >> 20} MiB that wait for it")

@@ -23,6 +23,7 @@ from .connection import Connection, ReplyError, until_ended
 from .history import RedisLogs, arrival
 from .hosts import Address
 from .link import Link
+from .presence import RedisPresence
 from .publishing import Publishing
 from .queue import RedisQueues
 from .scripts import Script
@@ -63,6 +64,7 @@ class RedisEngine(Publishing):
         self._sink: Sink | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._logs = RedisLogs(bus, self.script)
+        self.presence = RedisPresence(self, bus.keys)
         self._topics: dict[bytes, str] = {}
         self._listeners: dict[bytes, Callable[[bytes], None]] = {}
         self._lingering: dict[bytes, float] = {}

@@ -54,7 +54,8 @@ class SentinelWatch:
                 self._on_switch()  # what happened while nobody listened
                 while True:
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(asyncio.shield(connection.ended), self._ping_interval_s)
+                        async with asyncio.timeout(self._ping_interval_s):
+                            await asyncio.shield(connection.ended)
                         break
                     async with asyncio.timeout(self._ping_interval_s):
                         await until_ended(connection, connection.call("PING"))

@@ -13,6 +13,7 @@ from .limits import LimitTests
 from .loops import LoopTests
 from .order import OrderTests
 from .outages import OutageTests
+from .presence import PresenceTests
 from .processes import ProcessTests
 from .secrecy import SecrecyTests
 from .workers import WorkerTests
@@ -28,6 +29,7 @@ class EngineSuite(
     LoopTests,
     OrderTests,
     OutageTests,
+    PresenceTests,
     ProcessTests,
     SecrecyTests,
     WorkerTests,
@@ -43,6 +45,7 @@ class EngineSuite(
     - ``processes``: it reaches other processes
     - ``encryption``: it has the option ``symmetric_encryption_keys``
     - ``history``: it keeps logs
+    - ``presence``: it keeps who is in a group
     - ``faults``: there is a server, which ``kill_engine()`` kills and ``restart_engine()`` brings back
 
     A test ends after ``limit_s`` seconds.

@@ -32,7 +32,7 @@ __all__ = [
     "until",
 ]
 
-CAPABILITIES = frozenset({"encryption", "faults", "history", "processes", "worker_channels"})
+CAPABILITIES = frozenset({"encryption", "faults", "history", "presence", "processes", "worker_channels"})
 HELLO = {"type": "hello"}
 
 

@@ -13,7 +13,7 @@ from antiphon.engines.base import Change, PresenceStore, Present
 from antiphon.engines.memory.presence import MemoryPresence
 from antiphon.engines.redis.presence import RedisPresence
 from antiphon.layer.group_options import GroupTable
-from antiphon.layer.rosters import Rosters, info_codec
+from antiphon.layer.presence.rosters import Rosters, info_codec
 from antiphon.testing.faults import ValkeyServer
 
 SECURITY = Path(__file__).resolve().parents[4] / "SECURITY.md"

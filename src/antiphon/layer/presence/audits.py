@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..engines.base import PresenceStore, Present
+from ...engines.base import PresenceStore, Present
 
 __all__ = ["differences"]
 

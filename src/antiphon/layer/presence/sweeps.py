@@ -12,10 +12,10 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-from ..engines.base import NodeLease, PresenceStore
-from ..exceptions import EngineUnavailable
+from ...engines.base import NodeLease, PresenceStore
+from ...exceptions import EngineUnavailable
+from ..group_options import GroupTable
 from .announcements import LEAVE, Announcements
-from .group_options import GroupTable
 
 __all__ = ["Sweeps"]
 

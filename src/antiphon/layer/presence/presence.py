@@ -19,13 +19,13 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import Any
 
-from ..engines.base import Change, PresenceStore, Present
-from ..exceptions import EngineUnavailable
-from ..names import new_node_id
+from ...engines.base import Change, PresenceStore, Present
+from ...exceptions import EngineUnavailable
+from ...names import new_node_id
+from ..group_options import GroupTable
+from ..mailbox import Mailbox
 from .announcements import JOIN, LEAVE, Announcements
 from .audits import differences
-from .group_options import GroupTable
-from .mailbox import Mailbox
 from .online import OnlineUsers
 from .sweeps import Sweeps
 
@@ -110,6 +110,10 @@ class Presence:
         if self._task is None and not self._closed:
             self._task = self._loop.create_task(self._run(), name=f"antiphon presence {self.node}")
 
+    def wants(self, topic: str) -> bool:
+        """Say whether a topic is that of a group of which it is known who is there."""
+        return topic[:2] == "g:" and self._table.of(topic[2:]).presence
+
     def enter(self, group: str, mailbox: Mailbox, info: dict[str, Any] | None = None) -> asyncio.Future[None]:
         """Let a connection be present in a group. Again, with another info: it is replaced.
 
@@ -168,7 +172,8 @@ class Presence:
         await self.announcements.close(CLOSE_S)
         if self._leased:
             with contextlib.suppress(EngineUnavailable, TimeoutError):
-                await asyncio.wait_for(self._store.end(self.node), CLOSE_S)
+                async with asyncio.timeout(CLOSE_S):
+                    await self._store.end(self.node)
 
     def _grace_s(self, group: str) -> float:
         return self._table.of(group).presence_grace_s
@@ -202,7 +207,8 @@ class Presence:
                 continue
             wait_s = 0.0 if self._audit else self._next_s() - now()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(0.0, wait_s))
+                async with asyncio.timeout(max(0.0, wait_s)):
+                    await self._wake.wait()
 
     def _next_s(self) -> float:
         ends = [due_s for due_s, _ in self._ends[:1]]

@@ -12,8 +12,8 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from ..engines.base import Present
-from ..exceptions import EngineUnavailable, MessageTooLarge
+from ...engines.base import Present
+from ...exceptions import EngineUnavailable, MessageTooLarge
 
 __all__ = ["JOIN", "LEAVE", "Announcements", "each_user", "key_of"]
 

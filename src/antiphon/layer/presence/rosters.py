@@ -10,15 +10,15 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..codec import decode, encode
-from ..engines.base import NodeLease, PresenceStore, Present
-from ..exceptions import OptionError
-from ..framework import user_key
+from ...codec import decode, encode
+from ...engines.base import NodeLease, PresenceStore, Present
+from ...exceptions import OptionError
+from ...framework import user_key
+from ..group_options import GroupTable
 from .announcements import key_of
-from .group_options import GroupTable
 
 if TYPE_CHECKING:
-    from .cipher import Cipher
+    from ..cipher import Cipher
 
 __all__ = ["Member", "PresenceStats", "Roster", "Rosters", "info_codec"]
 
