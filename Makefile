@@ -33,12 +33,15 @@ $(VENV)/.e2e: $(VENV)/.ok requirements/e2e.lock
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/e2e.lock
 	@touch $@
 
-# The official clients that tests/clients drives. A Node that is missing, or too old for them, comes as a package.
-$(VENV)/.clients: $(VENV)/.ok requirements/clients.lock requirements/node.lock tests/clients/package-lock.json
+# The official clients that tests/clients drives, and the htmx of the browser tests. A Node that is missing, or too old
+# for them, comes as a package.
+$(VENV)/.clients: $(VENV)/.ok requirements/clients.lock requirements/node.lock tests/clients/package-lock.json \
+  tests/browser/package-lock.json
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/clients.lock
 	@{ command -v npm && node -e 'process.exit(+(parseInt(process.versions.node) < 20))'; } >/dev/null 2>&1 || \
 	  $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/node.lock
 	cd tests/clients && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent
+	cd tests/browser && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --silent
 	@touch $@
 
 demo: $(VENV)/.ok  ## the showcase at http://127.0.0.1:8000

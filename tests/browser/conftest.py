@@ -210,7 +210,7 @@ class Arrive:
         context = self._browser.new_context(
             viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce", **options
         )
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(40_000)
         visitor = Visitor(context, self._url)
         self.visitors.append(visitor)
         return visitor

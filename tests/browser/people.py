@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from playwright.sync_api import FrameLocator, Page
 
-__all__ = ["connected", "count", "heard", "overflow_px", "process_of", "say", "sign_in", "until_heard", "windows"]
+__all__ = [
+    "badge",
+    "connected",
+    "count",
+    "heard",
+    "overflow_px",
+    "process_of",
+    "said",
+    "say",
+    "sign_in",
+    "to_room",
+    "windows",
+]
 
 View = Any  # a Page or a FrameLocator: what both can do is all that is used here
 
@@ -21,6 +33,13 @@ def connected(view: View) -> View:
 def sign_in(page: Page, name: str, slug: str = "Chat") -> Page:
     page.get_by_role("link", name=slug, exact=True).click()
     page.get_by_role("button", name=f"Sign in as {name}").click()
+    connected(page)
+    return page
+
+
+def to_room(page: Page, room: str) -> Page:
+    """Go to a room that no other test uses: rooms keep what was said."""
+    page.goto(re.sub(r"/chat/.*", f"/chat/{room}/", page.url))
     connected(page)
     return page
 
@@ -38,25 +57,21 @@ def say(view: View, text: str) -> None:
     view.get_by_role("button", name="Send", exact=True).click()
 
 
-def until_heard(speaker: Page, listener: Page, text: str) -> list[str]:
-    """Say something until it is heard; return all that was said."""
-    from playwright.sync_api import TimeoutError as PlaywrightTimeoutError  # as conftest.py has it: only with a browser
-
-    said: list[str] = []
-    while True:
-        said.append(f"{text} {len(said) + 1}")
-        say(speaker, said[-1])
-        try:
-            listener.get_by_role("log").get_by_text(said[-1], exact=True).wait_for(timeout=10_000)
-        except PlaywrightTimeoutError:
-            assert len(said) < 4, f"none of {said} was heard"
-        else:
-            return said
-
-
 def heard(view: View, text: str) -> None:
     # What is pale was said here, and the server has not said it yet.
     view.get_by_role("log").locator("li:not(.pending)").get_by_text(text, exact=True).wait_for()
+
+
+def said(view: View) -> list[str]:
+    """Return everything that the view's room has heard, in order."""
+    texts: list[str] = view.locator(".said:not(.pending) p").all_inner_texts()
+    return texts
+
+
+def badge(view: View) -> dict[str, int]:
+    """Return what the view counts of its messages."""
+    names = ("recovered", "duplicated", "lost")
+    return {name: int(view.locator(f"[data-count={name}]").inner_text()) for name in names}
 
 
 def count(view: View, text: str) -> int:

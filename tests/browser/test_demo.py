@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -69,9 +70,18 @@ def test_a_worker_that_dies_again_and_again_is_started_less_and_less_often(demo:
         assert answer.status == 200
 
 
-def test_the_memory_layer_is_served_by_one_process(demo: Demo) -> None:
+def test_the_memory_layer_is_served_by_one_process_and_says_what_cannot_be_broken(demo: Demo) -> None:
     demo.start(LAYER="memory")
     assert "is process" not in demo.log()
+    with urllib.request.urlopen(demo.url, timeout=30) as landing:
+        window = re.search(r'<iframe src="([^"]+)"', landing.read().decode())
+    assert window is not None
+    with urllib.request.urlopen(demo.url + window[1], timeout=30) as chat:
+        text = chat.read().decode()
+    assert "Drop my network for 5 s" in text
+    assert "Kill this server process" not in text
+    assert "Restart the engine" not in text
+    assert "No engine to restart: the memory engine lives in this one process" in text
     assert demo.interrupt() == 0
 
 

@@ -1,17 +1,17 @@
-"""The showcase when a worker, the engine or all of it dies under it: nobody reloads, and what is missing is said."""
+"""The showcase when a line, a worker, the engine or all of it dies under it: nobody reloads, and nothing is missed."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser.people import connected, heard, process_of, say, sign_in, until_heard, windows
+from tests.browser.people import badge, connected, heard, process_of, said, say, sign_in, to_room, windows
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -22,6 +22,12 @@ if sys.platform == "win32":
     pytest.skip("several workers need sockets that can be handed over", allow_module_level=True)
 
 pytestmark = pytest.mark.browser
+
+# What a browser itself says of a line that broke.
+BROKEN = (
+    r"WebSocket connection to .* failed"
+    r"|ERR_(CONNECTION_(REFUSED|RESET|CLOSED)|INCOMPLETE_CHUNKED_ENCODING|EMPTY_RESPONSE|SOCKET_NOT_CONNECTED)"
+)
 
 SHELL = """
 import multiprocessing
@@ -41,122 +47,190 @@ assert child.exitcode == 0
 """
 
 
-def test_two_browsers_on_two_processes_hear_each_other_whatever_dies(
-    arrive: Arrive, demo: Demo, keep: Callable[[Page, str], None]
-) -> None:
+def press(page: Page, name: str) -> None:
+    page.get_by_role("button", name=name).click()
+
+
+def two_processes(arrive: Arrive, room: str) -> tuple[Page, Page]:
+    """Return Ada and Grace in a room, each in a browser and on a process of their own."""
     visitors = arrive(), arrive()
     for visitor in visitors:
-        visitor.expect_problem(r"WebSocket connection to .* failed")
-    ada = sign_in(visitors[0].open("/"), "Ada")
-    grace = sign_in(visitors[1].open("/"), "Grace", "Notifications")
-    # Grace has two tabs: her chat is on another process than Ada's.
-    chat = visitors[1].open("/chat/")
-    while process_of(chat) == process_of(ada):
-        chat.reload()
-    pages = ada, grace, chat
-    for page in pages:
+        visitor.expect_problem(BROKEN)
+    ada = to_room(sign_in(visitors[0].open("/"), "Ada"), room)
+    grace = to_room(sign_in(visitors[1].open("/"), "Grace"), room)
+    while process_of(grace) == process_of(ada):
+        grace.reload()
+    for page in (ada, grace):
         page.evaluate("window.kept = true")
-    say(ada, "From one process")
-    heard(chat, "From one process")
-    say(chat, "To another")
-    heard(ada, "To another")
-
-    # From processes that serve nobody: a shell, and a worker that it forks.
-    demo.manage("shell", "-v", "0", "-c", SHELL)
-    heard(grace, "From the shell")
-    heard(grace, "From a fork")
-
-    # Whoever speaks while the server is away is heard when it is back; what came before the listener's process was
-    # back is reported there as perhaps lost.
-    server = demo.valkey_pid()
-    os.kill(server, signal.SIGKILL)
-    said = until_heard(ada, chat, "Into the gap")
-    assert demo.valkey_pid() != server
-    say(chat, "Both ways")
-    heard(ada, "Both ways")
-    demo.manage("notify", "grace", "After the gap")
-    heard(grace, "After the gap")
-    assert ada.get_by_text("Reconnecting").count() == chat.get_by_text("Reconnecting").count() == 0
-    keep(ada, "chat-after-the-engine-died")
-
-    # A worker dies: its page comes back to another, or to the one started in its place.
-    died = process_of(ada)
-    stays = process_of(chat)
-    os.kill(died, signal.SIGKILL)
-    ada.locator("[data-status=open]").filter(has_not_text=str(died)).wait_for()
-    assert process_of(ada) != died
-    assert process_of(chat) == stays
-    say(chat, "Still there?")
-    heard(ada, "Still there?")
-    say(ada, "Still here")
-    heard(chat, "Still here")
-    until = time.monotonic() + 30
-    while demo.log().count("is process") < demo.log().count(", has died") + 2 and time.monotonic() < until:
-        time.sleep(0.1)
-    assert f"process {died}, has died" in demo.log()
-    assert [page.evaluate("window.kept") for page in pages] == [True, True, True]  # nobody reloaded
-    assert ada.locator(".said p").all_inner_texts() == [
-        "From one process", "To another", *said, "Both ways", "Still there?", "Still here"
-    ]  # fmt: skip
+    return ada, grace
 
 
-def test_the_page_comes_back_by_itself_when_the_server_is_killed(arrive: Arrive, demo: Demo) -> None:
-    visitor = arrive()
-    visitor.expect_problem(r"WebSocket connection to .* failed|ERR_CONNECTION_REFUSED")
-    page = visitor.open("/")
-    ada, grace = windows(page)
+def all_heard(texts: list[str], *pages: Page) -> None:
+    """See that each page has these texts, each once, in order, that it was not reloaded and counts no fault."""
+    for page in pages:
+        heard(page, texts[-1])
+        assert said(page) == texts
+        assert page.evaluate("window.kept") is True
+        assert {**badge(page), "recovered": 0} == {"recovered": 0, "duplicated": 0, "lost": 0}
+
+
+def test_what_is_said_while_the_network_is_down_comes_with_it(
+    arrive: Arrive, keep: Callable[[Page, str], None]
+) -> None:
+    ada, grace = two_processes(arrive, "network")
     say(ada, "Before")
     heard(grace, "Before")
+    press(grace, "Drop my network")
+    grace.get_by_text("No network for 5 s").wait_for()
+    texts = [f"While you were away, {number}" for number in range(3)]
+    for text in texts:
+        say(ada, text)
+        heard(ada, text)
+    say(grace, "Typed without a network")
+    grace.locator(".pending", has_text="Typed without a network").wait_for()
+    keep(grace, "chat-without-a-network")
+    assert said(grace) == ["Before"]
+    heard(ada, "Typed without a network")
+    all_heard(["Before", *texts, "Typed without a network"], ada, grace)
+    assert badge(grace)["recovered"] == 3
+    keep(grace, "chat-after-the-network-was-down")
+
+
+def test_a_page_whose_process_is_killed_comes_back_to_another_and_misses_nothing(arrive: Arrive, demo: Demo) -> None:
+    ada, grace = two_processes(arrive, "process")
+    say(grace, "Before")
+    heard(ada, "Before")
+    died, stays = process_of(ada), process_of(grace)
+    press(ada, "Kill this server process")
+    ada.get_by_text(f"Killed process {died}.").wait_for()
+    texts = [f"While it died, {number}" for number in range(3)]
+    for text in texts:
+        say(grace, text)
+        heard(grace, text)
+    ada.locator("[data-status=open]").filter(has_not_text=str(died)).wait_for()
+    all_heard(["Before", *texts], ada, grace)
+    say(ada, "Still here")
+    all_heard(["Before", *texts, "Still here"], ada, grace)
+    assert process_of(ada) != died
+    assert process_of(grace) == stays
+    assert eventually(lambda: f"process {died}, has died" in demo.log())
+
+
+def test_the_engine_is_restarted_under_the_pages_and_nothing_is_missed(
+    arrive: Arrive, demo: Demo, keep: Callable[[Page, str], None]
+) -> None:
+    ada, grace = two_processes(arrive, "engine")
+    say(ada, "Before")
+    heard(grace, "Before")
+    server = demo.valkey_pid()
+    press(ada, "Restart the engine")
+    ada.get_by_text(f"Killed the engine, process {server}").wait_for()
+    texts = [f"Into the gap, {number}" for number in range(3)]
+    for text in texts:
+        say(ada, text)
+    heard(grace, texts[-1])
+    assert demo.valkey_pid() != server
+    say(grace, "Both ways")
+    all_heard(["Before", *texts, "Both ways"], ada, grace)
+    keep(ada, "chat-after-the-engine-died")
+
+
+def test_the_network_a_process_and_the_engine_at_once(arrive: Arrive) -> None:
+    ada, grace = two_processes(arrive, "at-once")
+    say(ada, "Before")
+    heard(grace, "Before")
+    press(grace, "Drop my network")
+    press(ada, "Kill this server process")
+    press(ada, "Restart the engine")
+    for number in range(3):
+        say(ada, f"Ada {number}")
+        say(grace, f"Grace {number}")
+    for page in (ada, grace):
+        heard(page, "Ada 2")
+        heard(page, "Grace 2")
+    texts = said(ada)
+    for name in ("Ada", "Grace"):
+        assert [text for text in texts if text.startswith(name)] == [f"{name} {number}" for number in range(3)]
+    all_heard(texts, ada, grace)
+
+
+def test_what_was_sent_and_never_heard_is_sent_again_and_comes_once(arrive: Arrive) -> None:
+    ada, grace = two_processes(arrive, "void")
+    say(ada, "Heard")
+    heard(grace, "Heard")
+    worker = process_of(ada)
+    os.kill(worker, signal.SIGSTOP)
+    say(ada, "Into the void")
+    ada.locator(".pending", has_text="Into the void").wait_for()
+    os.kill(worker, signal.SIGKILL)
+    heard(grace, "Into the void")
+    say(ada, "Again")
+    all_heard(["Heard", "Into the void", "Again"], ada, grace)
+
+
+def test_the_pages_come_back_by_themselves_when_the_server_is_killed(arrive: Arrive, demo: Demo) -> None:
+    visitor = arrive()
+    visitor.expect_problem(BROKEN)
+    page = visitor.open("/")
+    ada, grace = windows(page)
+    inbox = sign_in(visitor.open("/"), "Grace", "Notifications")
+    page.get_by_role("heading", name="Say it").evaluate("() => { window.kept = true }")
+    say(ada, "Before all of it died")
+    heard(grace, "Before all of it died")
+    before = inbox.locator(".note").count()
 
     demo.kill()
-    for side in (ada, grace):
-        side.get_by_text("Reconnecting…").wait_for()
+    for side in (ada, grace, inbox):
+        side.locator("[data-status=waiting]").get_by_text("Reconnecting…").wait_for()
     say(grace, "Typed in between")
+    demo.manage("notify", "grace", "While you were away")
     demo.start()
-    connected(ada)
-    connected(grace)
-    heard(ada, "Before")  # nobody reloaded
-    ada.locator(".gap").wait_for()
-    grace.locator(".gap").wait_for()
-
-    # What could not be sent waits in its field.
-    grace.get_by_role("button", name="Send", exact=True).click()
+    for side in (ada, grace, inbox):
+        connected(side)
     heard(ada, "Typed in between")
     say(ada, "After")
     heard(grace, "After")
+    for side in (ada, grace):
+        assert said(side)[-3:] == ["Before all of it died", "Typed in between", "After"]
+        assert {**badge(side), "recovered": 0} == {"recovered": 0, "duplicated": 0, "lost": 0}
 
-
-def test_what_was_sent_and_never_heard_is_marked(arrive: Arrive) -> None:
-    page = sign_in(arrive().open("/"), "Ada")
-    say(page, "Heard")
-    heard(page, "Heard")
-    worker = process_of(page)
-    os.kill(worker, signal.SIGSTOP)
-    say(page, "Into the void")
-    page.locator(".pending", has_text="Into the void").wait_for()
-    os.kill(worker, signal.SIGKILL)
-    page.locator(".unsent", has_text="Into the void").get_by_text("Perhaps not sent").wait_for()
-    page.locator(".gap").wait_for()
-    say(page, "Again")
-    heard(page, "Again")
-    assert page.locator(".pending").count() == 0
-    assert page.locator(".unsent").count() == 1
-
-
-def test_notifications_stored_while_the_server_was_away_are_there_without_a_reload(arrive: Arrive, demo: Demo) -> None:
-    visitor = arrive()
-    visitor.expect_problem(r"WebSocket connection to .* failed|ERR_CONNECTION_REFUSED")
-    page = sign_in(visitor.open("/"), "Grace")
-    page.get_by_role("link", name="Notifications").click()
-    connected(page)
-    before = page.locator(".note").count()
-    demo.kill()
-    page.get_by_text("Reconnecting…").wait_for()
-    demo.manage("notify", "grace", "While you were away")
-    demo.start()
-    heard(page, "While you were away")
-    connected(page)
+    # What was stored meanwhile is there, without a reload; so is what comes now.
+    heard(inbox, "While you were away")
     demo.manage("notify", "grace", "Since you are back")
-    heard(page, "Since you are back")
-    assert page.locator("#count").inner_text() == "2 new"
-    assert page.locator(".note").count() == before + 2
+    heard(inbox, "Since you are back")
+    assert inbox.locator("#count").inner_text() == "2 new"
+    assert inbox.locator(".note").count() == before + 2
+    assert badge(inbox) == {"recovered": 1, "duplicated": 0, "lost": 0}
+    assert page.evaluate("window.kept") is True  # nobody reloaded
+
+
+def test_notifications_come_from_processes_that_serve_nobody_whatever_dies_meanwhile(
+    arrive: Arrive, demo: Demo, keep: Callable[[Page, str], None]
+) -> None:
+    visitor = arrive()
+    visitor.expect_problem(BROKEN)
+    page = sign_in(visitor.open("/"), "Grace", "Notifications")
+    before = page.locator(".note").count()
+    # A shell, and a worker that it forks.
+    demo.manage("shell", "-v", "0", "-c", SHELL)
+    heard(page, "From the shell")
+    heard(page, "From a fork")
+
+    died = process_of(page)
+    press(page, "Kill this server process")
+    page.get_by_text(f"Killed process {died}.").wait_for()
+    demo.manage("notify", "grace", "Without a process")
+    heard(page, "Without a process")
+
+    press(page, "Drop my network")
+    demo.manage("notify", "grace", "Without a network")
+    press(page, "Restart the engine")
+    page.get_by_text("Killed the engine").wait_for()
+    demo.manage("notify", "grace", "After the engine")
+    heard(page, "After the engine")
+    assert page.locator(".note").count() == before + 5
+    assert page.locator(".note p").all_inner_texts()[:3] == [
+        "After the engine", "Without a network", "Without a process"
+    ]  # fmt: skip
+    assert {**badge(page), "recovered": 0} == {"recovered": 0, "duplicated": 0, "lost": 0}
+    keep(page, "notifications-after-all-that")

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from tests.browser.people import connected, count, heard, overflow_px, process_of, say, sign_in, windows
+from tests.browser.people import (
+    badge,
+    connected,
+    count,
+    heard,
+    overflow_px,
+    process_of,
+    said,
+    say,
+    sign_in,
+    to_room,
+    windows,
+)
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
     from tests.browser.conftest import Arrive
 
@@ -23,8 +34,8 @@ pytestmark = pytest.mark.browser
 
 
 def test_two_people_in_two_browsers_chat(arrive: Arrive) -> None:
-    ada = sign_in(arrive().open("/"), "Ada")
-    grace = sign_in(arrive().open("/"), "Grace")
+    ada = to_room(sign_in(arrive().open("/"), "Ada"), "two-people")
+    grace = to_room(sign_in(arrive().open("/"), "Grace"), "two-people")
     say(ada, "Is the engine running?")
     heard(grace, "Is the engine running?")
     say(grace, "Since five. <b>No</b> smoke & no 'quotes'.")
@@ -35,6 +46,69 @@ def test_two_people_in_two_browsers_chat(arrive: Arrive) -> None:
     assert grace.locator(".said:not(.mine) .who").inner_text() == "Ada"
 
 
+def test_a_page_begins_with_what_was_said_and_looks_as_it_did_when_it_was_heard(arrive: Arrive) -> None:
+    page = to_room(sign_in(arrive().open("/"), "Ada"), "history")
+    for text in ("First", "Second <b>&amp;</b>", "Third"):
+        say(page, text)
+        heard(page, text)
+    look = "(log) => [...log.children].map((item) => [...item.classList].sort().join() + item.innerText)"
+    before = page.get_by_role("log").evaluate(look)
+    page.reload()
+    connected(page)
+    assert said(page) == ["First", "Second <b>&amp;</b>", "Third"]
+    assert page.get_by_role("log").evaluate(look) == before
+    assert badge(page) == {"recovered": 0, "duplicated": 0, "lost": 0}
+
+
+def test_what_is_said_between_the_page_and_its_connection_is_not_missed(arrive: Arrive) -> None:
+    ada = to_room(sign_in(arrive().open("/"), "Ada"), "between")
+    say(ada, "Before the page")
+    heard(ada, "Before the page")
+    grace = to_room(sign_in(arrive().open("/"), "Grace"), "elsewhere")
+    held: list[Route] = []
+    grace.route("**/live.js", lambda route: held.append(route))
+    with grace.expect_request("**/live.js"):
+        grace.goto(ada.url, wait_until="commit")
+    say(ada, "Between the two")
+    heard(ada, "Between the two")
+    assert said(grace) == ["Before the page"]
+    held[0].continue_()
+    heard(grace, "Between the two")
+    assert said(grace) == ["Before the page", "Between the two"]
+    assert badge(grace) == {"recovered": 1, "duplicated": 0, "lost": 0}
+
+
+def test_one_sees_who_is_here_and_who_is_typing(arrive: Arrive) -> None:
+    ada = to_room(sign_in(arrive().open("/"), "Ada"), "who-is-here")
+    ada.locator("#here").get_by_text("Nobody else is here.").wait_for()
+    grace = to_room(sign_in(arrive().open("/"), "Grace"), "who-is-here")
+    grace.locator("#here").get_by_text("Ada is here, too.").wait_for()
+    ada.locator("#here").get_by_text("Grace is here, too.").wait_for()
+    ada.get_by_label("Message to").press_sequentially("Hm")
+    grace.locator("#typing").get_by_text("Ada is typing…").wait_for()
+    say(ada, "Hm, no")
+    heard(grace, "Hm, no")
+    assert grace.locator("#typing").inner_text() == ada.locator("#typing").inner_text() == ""
+    grace.close()
+    ada.locator("#here").get_by_text("Nobody else is here.").wait_for()
+
+
+def test_the_badge_counts_what_comes_twice_and_what_never_comes(arrive: Arrive) -> None:
+    page = sign_in(arrive().open("/"), "Ada")
+    seen = page.evaluate(
+        """async () => {
+            const { Seen } = await import("/static/stage/live.js");
+            const seen = new Seen({ epoch: "a", offset: 4 });
+            const heard = [["a", 5], ["a", 5], ["a", 8], ["b", 8], ["b", 9]];
+            const taken = heard.map(([epoch, offset]) => seen.take({ epoch, offset }));
+            seen.lose({ epoch: "c", offset: 0 });
+            taken.push(seen.take({ epoch: "c", offset: 1 }));
+            return { taken, duplicated: seen.duplicated, lost: seen.lost };
+        }"""
+    )
+    assert seen == {"taken": [True, False, True, False, True, True], "duplicated": 2, "lost": 3}
+
+
 def test_the_two_windows_of_the_landing_page_are_two_people(arrive: Arrive) -> None:
     page = arrive().open("/")
     ada, grace = windows(page)
@@ -42,11 +116,13 @@ def test_the_two_windows_of_the_landing_page_are_two_people(arrive: Arrive) -> N
     heard(grace, "Left")
     say(grace, "Right")
     heard(ada, "Right")
-    assert ada.locator(".said.mine").count() == grace.locator(".said.mine").count() == 1
+    for side, text in ((ada, "Left"), (grace, "Right")):
+        assert side.locator(".said.mine", has_text=text).count() == count(side, text) == 1
 
 
-def test_the_two_windows_of_the_landing_page_are_served_by_two_processes(arrive: Arrive) -> None:
-    page = arrive().open("/")
+@pytest.mark.parametrize("slug", ["chat", "notifications"])
+def test_the_two_windows_of_the_landing_page_are_served_by_two_processes(arrive: Arrive, slug: str) -> None:
+    page = arrive().open(f"/both/{slug}/")
     ada, grace = windows(page)
     assert process_of(ada) != process_of(grace)
     page.reload()
@@ -69,9 +145,7 @@ def test_what_is_said_in_one_room_is_not_heard_in_another(arrive: Arrive) -> Non
 
 
 def test_any_name_makes_a_room(arrive: Arrive) -> None:
-    page = sign_in(arrive().open("/"), "Ada")
-    page.goto(re.sub(r"/chat/.*", "/chat/attic-2/", page.url))
-    connected(page)
+    page = to_room(sign_in(arrive().open("/"), "Ada"), "attic-2")
     say(page, "Dusty")
     heard(page, "Dusty")
 
@@ -110,14 +184,15 @@ def test_notifications_arrive_from_a_view_a_command_and_a_thread_and_none_after_
     assert count(grace, "By rollback") == 0
 
 
-def test_signing_out_closes_the_sockets_of_the_session_for_good(arrive: Arrive) -> None:
+def test_signing_out_closes_the_connections_of_the_session_for_good(arrive: Arrive) -> None:
     visitor = arrive()
+    visitor.expect_problem(r"\b403\b")  # an event stream that asks once more than it had to
     first = sign_in(visitor.open("/"), "Ada")
-    second = visitor.open("/chat/kitchen/")
-    connected(second)
+    others = connected(visitor.open("/chat/kitchen/")), connected(visitor.open("/notifications/"))
     first.get_by_role("button", name="Sign out").click()
-    second.locator("[data-status=closed]").wait_for()
-    assert second.get_by_role("status").inner_text() == "You are signed out."
+    for other in others:
+        other.locator("[data-status=closed]").wait_for()
+        assert other.locator("[data-status]").inner_text() == "You are signed out."
 
 
 def test_strangers_get_neither_a_page_nor_a_socket(arrive: Arrive) -> None:
@@ -192,15 +267,22 @@ def test_every_page_fits_its_window(
 ) -> None:
     visitor = arrive(width=width, scheme=scheme)
     name = f"{'narrow' if width < 600 else 'wide'}-{scheme}"
+    today = f"the {name.replace('-', ', ')} day"  # no two tests say the same: rooms keep it
 
     page = visitor.open("/")
     ada, grace = windows(page)
-    say(ada, "Good morning, Grace. Did the engine run overnight?")
-    heard(grace, "Good morning, Grace. Did the engine run overnight?")
-    say(grace, "It did: " + "pneumonoultramicroscopicsilicovolcanoconiosis" * 2)
-    heard(ada, "It did: " + "pneumonoultramicroscopicsilicovolcanoconiosis" * 2)
-    say(ada, "Then let us show it to the others.")
-    heard(grace, "Then let us show it to the others.")
+    long = "pneumonoultramicroscopicsilicovolcanoconiosis" * 2
+    for speaker, listener, text in (
+        (ada, grace, f"Good morning, Grace. Did the engine run through {today}?"),
+        (grace, ada, f"It did, on {today}: {long}"),
+        (ada, grace, f"Then let us show it to the others, on {today}."),
+    ):
+        say(speaker, text)
+        heard(listener, text)
+        heard(speaker, text)
+    grace.locator("#here").get_by_text("Ada is here, too.").wait_for()
+    grace.get_by_label("Message to").press_sequentially("And")
+    ada.locator("#typing").get_by_text("Grace is typing…").wait_for()
     assert overflow_px(page) == [0, 0, 0]
     keep(page, f"chat-{name}")
 

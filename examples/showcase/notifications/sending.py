@@ -1,4 +1,4 @@
-"""Three ways to send a notification, all of them synchronous code. None of them knows a WebSocket."""
+"""Three ways to send a notification, all of them synchronous code. None of them knows a connection."""
 
 import threading
 import time
@@ -21,7 +21,14 @@ def notify(sender, recipient, text, source):
         stored = Notification.objects.create(sender=sender, recipient=recipient, text=text, source=source)
         group_send(
             f"notifications_{recipient.pk}",
-            {"type": "notification", "id": stored.pk, "sender": sender.username, "text": text, "source": source},
+            {
+                "type": "notification",
+                "id": stored.pk,
+                "sender": sender.username,
+                "text": text,
+                "source": source,
+                "at": stored.created_at.isoformat(),
+            },
         )
 
 

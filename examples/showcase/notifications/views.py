@@ -1,5 +1,6 @@
 """The page of a user's notifications, and the view that sends one."""
 
+from antiphon.positions import group_positions
 from django.contrib.auth import get_user_model
 from django.contrib.auth.decorators import login_required
 from django.core.management import call_command
@@ -16,10 +17,15 @@ from stage.pages import PAGES
 def inbox(request):
     """Show the newest notifications; the page adds those that arrive."""
     page = PAGES["notifications"]
+    group = f"notifications_{request.user.pk}"
+    # The position first: what arrives while the rows are read reaches the page by its connection.
+    with group_positions(request, group):
+        notifications = list(request.user.notifications.select_related("sender")[:20])
     context = {
         "page": page,
+        "group": group,
         "people": get_user_model().objects.order_by("username"),
-        "notifications": request.user.notifications.select_related("sender")[:20],
+        "notifications": notifications,
         "listings": [listing.read(name) for name in page.code],
     }
     return render(request, "notifications/inbox.html", context)

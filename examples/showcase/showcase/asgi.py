@@ -1,14 +1,19 @@
-"""The application a server runs: Django for HTTP, the consumers of ``routing.py`` for WebSockets."""
+"""The application a server runs: Django's views, and the consumers of ``routing.py`` for WebSockets and event streams."""
 
 import os
 
 from antiphon.auth import AuthMiddlewareStack
-from antiphon.routing import asgi_application
+from antiphon.routing import URLRouter, asgi_application
+from django.core.asgi import get_asgi_application
+from django.urls import path, re_path
 
 from stage.nameplate import Nameplate
 from stage.sides import Sides, SideUser
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "showcase.settings")
+views = get_asgi_application()  # before the consumers, which import models
+
+from showcase.routing import event_urlpatterns, websocket_urlpatterns  # noqa: E402
 
 
 def who(routes):
@@ -16,4 +21,5 @@ def who(routes):
     return AuthMiddlewareStack(SideUser(Nameplate(routes)))
 
 
-application = Sides(asgi_application("showcase.routing.websocket_urlpatterns", middleware=who))
+http = URLRouter([path("events/", who(URLRouter(event_urlpatterns))), re_path("", views)])
+application = Sides(asgi_application(websocket_urlpatterns, http=http, middleware=who))

@@ -37,18 +37,26 @@ INSTALLED_APPS = [
     "notifications",
 ]
 
-# What carries messages: "embedded", a Valkey that the processes of the demo start and share by themselves; "memory", which
+# What carries messages: "embedded", a Valkey that the processes of the demo start and share by themselves, and that
+# writes what it holds to a file; "memory", which
 # stays within one process; or the address of a server: redis://localhost:6379.
 LAYER = os.environ.get("LAYER") or "embedded"
+# What pages may miss and get back: the last messages of each room, and of each user's notifications, for a day. Who types
+# is nothing to keep; who is in a room, the layer knows.
+GROUPS = {
+    "chat_*": {"history_size": 200, "history_ttl": 86400},
+    "notifications_*": {"history_size": 100, "history_ttl": 86400},
+    "here_*": {"presence": True, "presence_grace_s": 2},  # so long one may take to come back, unnoticed
+}
 # A message that was on its way when the server died is sent again for so many seconds; no member gets it twice.
-RETRY = {"publish_retry": 2.0}
+SHARED = {"groups": GROUPS, "publish_retry": 2.0}
 if LAYER == "embedded":
     # By its data, two copies of the demo are two projects.
-    DEFAULT_LAYER = {"BACKEND": "antiphon.layers.EmbeddedChannelLayer", "CONFIG": {"project": str(DATA_DIR), **RETRY}}
+    DEFAULT_LAYER = {"BACKEND": "antiphon.layers.EmbeddedChannelLayer", "CONFIG": {"project": str(DATA_DIR), **SHARED}}
 elif LAYER == "memory":
-    DEFAULT_LAYER = {"BACKEND": "antiphon.layers.InMemoryChannelLayer"}
+    DEFAULT_LAYER = {"BACKEND": "antiphon.layers.InMemoryChannelLayer", "CONFIG": {"groups": GROUPS}}
 else:
-    DEFAULT_LAYER = {"BACKEND": "antiphon.layers.RedisChannelLayer", "CONFIG": {"hosts": [LAYER], **RETRY}}
+    DEFAULT_LAYER = {"BACKEND": "antiphon.layers.RedisChannelLayer", "CONFIG": {"hosts": [LAYER], **SHARED}}
 CHANNEL_LAYERS = {"default": DEFAULT_LAYER}
 
 MIDDLEWARE = [

@@ -21,12 +21,14 @@ PAGES = {
             slug="chat",
             title="Chat",
             headline="Say it on one side, hear it on the other.",
-            summary="Two people, two WebSockets, one group. What either writes is sent to the group once, and every "
-            "member gets it.",
+            summary="Two people, two WebSockets, one group that keeps its last messages. Cut a line, kill a process, "
+            "restart the engine: whoever was away gets what was said, once and in order.",
             code=(
                 "chat/consumers.py",
                 "chat/templates/chat/room.html",
+                "chat/views.py",
                 "chat/static/chat/room.js",
+                "stage/static/stage/live.js",
                 "showcase/routing.py",
             ),
         ),
@@ -34,8 +36,8 @@ PAGES = {
             slug="notifications",
             title="Notifications",
             headline="Notify a person from anywhere in your code.",
-            summary="Each user has a group of their own. A view, a command and a thread send to it with one plain "
-            "function, and inside a transaction the message waits for the commit.",
+            summary="Each user has a group of their own, and a page listens to it with an EventSource. A view, a command "
+            "and a thread send to it with one plain function; inside a transaction the message waits for the commit.",
             code=(
                 "notifications/consumers.py",
                 "notifications/sending.py",
@@ -43,6 +45,7 @@ PAGES = {
                 "notifications/views.py",
                 "notifications/templates/notifications/inbox.html",
                 "notifications/static/notifications/inbox.js",
+                "stage/static/stage/live.js",
             ),
         ),
     ]

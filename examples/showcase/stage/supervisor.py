@@ -20,8 +20,10 @@ STOP_LIMIT_S = 3.0
 # Pauses before a worker that died is started again: none for one that lived, then longer and longer.
 LIVED_S = 5.0
 LONGEST_PAUSE_S = 4.0
+# A worker that is to be killed may be the one that answers the request for it: it has so long to do that.
+REPRIEVE_S = 0.2
 
-_REQUEST = re.compile(rb"GET (?:/as/(?P<side>[^:/ ]+)[^/ ]*)?(?P<socket>/ws/)?")
+_REQUEST = re.compile(rb"(?:GET|POST|HEAD) (?:/as/(?P<side>[^:/ ]+)[^/ ]*)?(?P<stays>/(?:ws|events)/)?")
 
 
 class Stopped(Exception):
@@ -37,6 +39,7 @@ class Supervisor:
         self.say = say
         self.channels = {}  # number of a worker that serves -> the socket that leads to it
         self.serving = asyncio.Condition()
+        self.processes = {}  # number of a worker -> its process
         self.sides = {}  # who looks through a window -> a number that stays theirs
         self.turn = count()
 
@@ -75,6 +78,7 @@ class Supervisor:
                     pass_fds=[theirs.fileno()],
                 )  # fmt: skip
                 theirs.close()
+                self.processes[number] = process
                 try:
                     await self.serve(number, process, ours)
                 finally:
@@ -87,13 +91,22 @@ class Supervisor:
             )
 
     async def serve(self, number, process, channel):
-        """Give a worker connections while it lives."""
-        if await asyncio.get_running_loop().sock_recv(channel, 1):  # it serves
-            self.say(f"Worker {number} is process {process.pid}.")
-            self.channels[number] = channel
-            async with self.serving:
-                self.serving.notify_all()
+        """Give a worker connections while it lives, and do what it asks for."""
+        async for line in lines(channel):
+            if line == b"ready":
+                self.say(f"Worker {number} is process {process.pid}.")
+                self.channels[number] = channel
+                async with self.serving:
+                    self.serving.notify_all()
+            elif line.startswith(b"kill "):
+                asyncio.get_running_loop().call_later(REPRIEVE_S, self.kill, int(line[5:]))
         await process.wait()
+
+    def kill(self, pid):
+        """Kill a worker, by the number of its process; nothing else."""
+        for process in self.processes.values():
+            if process.pid == pid and process.returncode is None:
+                process.kill()
 
     # Connections
 
@@ -127,9 +140,19 @@ class Supervisor:
             place = self.sides.setdefault(request["side"], len(self.sides)) % self.workers + 1
             if place in self.channels:
                 return place
-        if request and request["socket"]:
+        if request and request["stays"]:
             return numbers[next(self.turn) % len(numbers)]
         return numbers[0]
+
+
+async def lines(channel):
+    """Yield what a worker writes, line by line, until it is gone."""
+    rest = b""
+    with suppress(ConnectionResetError):  # it died with connections that it had not taken yet
+        while part := await asyncio.get_running_loop().sock_recv(channel, 100):
+            *whole, rest = (rest + part).split(b"\n")
+            for line in whole:
+                yield line
 
 
 async def readable(connection):

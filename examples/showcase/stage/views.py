@@ -1,13 +1,14 @@
-"""The landing page with its two windows, and signing in without a password (a demo on your own machine)."""
+"""The landing page with its two windows, signing in without a password, and breaking things: a demo on your own machine."""
 
 from django.contrib.auth import get_user_model, login, logout
-from django.http import Http404
+from django.contrib.auth.decorators import login_required
+from django.http import Http404, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.http import require_POST
 
-from stage import listing, people, sides
+from stage import breaking, listing, people, sides
 from stage.pages import PAGES
 
 
@@ -41,3 +42,29 @@ def sign_out(request):
     """End the session; its sockets are closed with it."""
     logout(request)
     return redirect("/")
+
+
+@login_required
+@require_POST
+def kill_process(request):
+    """Kill the process that serves a page's connection, which the page names."""
+    process = request.POST.get("process", "")
+    if not breaking.breakable()["process"]:
+        return JsonResponse({"report": "Nobody would start this process again."}, status=409)
+    if not (process.isascii() and process.isdigit()):
+        return JsonResponse({"report": "Connected to no process: nothing was killed."}, status=400)
+    breaking.kill_process(int(process))
+    return JsonResponse({"report": f"Killed process {process}."})
+
+
+@login_required
+@require_POST
+def restart_engine(request):
+    """Kill the engine of the demo, which is started again."""
+    if not breaking.breakable()["engine"]:
+        return JsonResponse({"report": breaking.breakable()["reason"]}, status=409)
+    try:
+        process = breaking.restart_engine()
+    except OSError:
+        return JsonResponse({"report": "The engine is just being restarted."})
+    return JsonResponse({"report": f"Killed the engine, process {process}: it starts again from its file."})

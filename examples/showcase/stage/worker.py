@@ -30,7 +30,7 @@ class Worker(uvicorn.Server):
         """Begin without a port, and say so to the supervisor."""
         await super().startup(sockets=[])
         asyncio.get_running_loop().add_reader(self.channel, self.take)
-        self.channel.send(b"r")
+        self.channel.send(b"ready\n")
 
     def take(self):
         """Take one connection, or end: the supervisor is gone."""
@@ -52,15 +52,33 @@ class Worker(uvicorn.Server):
         )
 
 
+def one_request_each(app):
+    """ASGI middleware: end each connection with its response, because the supervisor chooses a worker by connection.
+
+    Else a page's event stream comes over whichever connection of the other window is idle.
+    """
+
+    async def closing(scope, receive, send):
+        async def send_closing(message):
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            await send(message)
+
+        await app(scope, receive, send_closing if scope["type"] == "http" else send)
+
+    return closing
+
+
 def main(descriptor):
     """Serve the showcase, its static files included."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "showcase.settings")
     from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 
     from showcase.asgi import application  # sets Django up
+    from stage import breaking
 
     config = uvicorn.Config(
-        ASGIStaticFilesHandler(application),
+        one_request_each(ASGIStaticFilesHandler(application)),
         http=HTTPProtocol,
         ws=WebSocketProtocol,
         log_config=None,  # the project's LOGGING is in force
@@ -71,6 +89,7 @@ def main(descriptor):
     )
     channel = socket.socket(fileno=descriptor)
     channel.set_inheritable(False)
+    breaking.supervisor = channel
     Worker(config, channel).run()
 
 

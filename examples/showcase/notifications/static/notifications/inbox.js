@@ -1,7 +1,7 @@
 // The notifications page: shows what arrives, and posts the form to an ordinary Django view. What arrived while the page
-// was away is in the database: it is fetched on return.
+// was away is brought by its connection.
 
-import { clock, csrfToken, live } from "../stage/live.js";
+import { clock, csrfToken, freshPage, live } from "../stage/live.js";
 
 const inbox = document.querySelector("#inbox");
 const empty = document.querySelector("#empty");
@@ -9,24 +9,30 @@ const count = document.querySelector("#count");
 const report = document.querySelector("#report");
 const sender = document.querySelector("#sender");
 const INBOX_LIMIT = 50;
+const rendered = new Set(); // the ids of what came with the page
 let fresh = 0;
 
 live({
   onMessage(message) {
-    if (message.type === "notification") show(note(message));
-    else if (message.type === "report") report.textContent = message.text;
+    if (message.type === "notification") return show(note(message));
+    if (message.type === "report") report.textContent = message.text;
+    return true;
   },
-  async onReturn() {
+  async onReset() {
     try {
-      const page = new DOMParser().parseFromString(await (await fetch(location.href)).text(), "text/html");
+      const page = await freshPage();
       tellTime(page);
-      for (const item of [...page.querySelectorAll("#inbox .note")].reverse()) show(document.adoptNode(item));
+      for (const item of [...page.querySelectorAll("#inbox .note")].reverse()) {
+        rendered.add(item.dataset.id);
+        show(document.adoptNode(item));
+      }
     } catch {
       report.textContent = "What arrived while you were away could not be fetched: reload the page.";
     }
   },
 });
 
+for (const item of inbox.querySelectorAll(".note")) rendered.add(item.dataset.id);
 tellTime(document);
 
 function tellTime(within) {
@@ -40,7 +46,8 @@ function note(message) {
   who.className = "who";
   who.textContent = message.sender;
   const time = document.createElement("time");
-  time.textContent = clock(new Date());
+  time.dateTime = message.at;
+  time.textContent = clock(new Date(message.at));
   const origin = document.createElement("small");
   origin.append(who, message.source, time);
 
@@ -53,7 +60,8 @@ function note(message) {
 }
 
 function show(item) {
-  if (inbox.querySelector(`[data-id="${item.dataset.id}"]`)) return;
+  // Rendered with the page, and sent to it as well, once; false: it was shown before.
+  if (inbox.querySelector(`[data-id="${item.dataset.id}"]`)) return rendered.delete(item.dataset.id);
   item.classList.add("fresh");
   inbox.prepend(item);
   while (inbox.children.length > INBOX_LIMIT) inbox.lastElementChild.remove();
@@ -62,6 +70,7 @@ function show(item) {
   fresh += 1;
   count.textContent = `${fresh} new`;
   count.hidden = false;
+  return true;
 }
 
 sender.addEventListener("submit", async (event) => {
