@@ -62,6 +62,8 @@ FAMILIES = {
     "history_topics": _Family("history_topics", False, "Groups with a history that have members in the process."),
     "history_filling": _Family("history_filling", False, "Those of them whose missing messages are being read."),
     "history": _Family("history_events", True, "What happened to histories: holes, filled, recovered….", "event"),
+    "presence_members": _Family("presence_members", False, "Members of groups with presence, in the process."),
+    "presence_waiting": _Family("presence_waiting", False, "Joins and leaves that the engine has not heard of."),
     "links": _Family("links", False, "Connections to the engine's servers.", "state"),
     "lag_s": _Family("lag_seconds", False, "From publishing to the first reader: last, mean (decaying), max.", "stat"),
 }

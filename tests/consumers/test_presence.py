@@ -181,3 +181,23 @@ async def test_who_logs_in_on_an_open_connection_is_another_member(layer: InMemo
         while (await one.next_json())[:3] != ["join", "room", "9"]:
             pass
         assert [member.user for member in await layer.presence("room") if not member.away] == ["9"]
+
+
+async def test_who_cannot_say_who_it_is_has_not_joined(layer: InMemoryChannelLayer) -> None:
+    class Faceless(AsyncJsonWebsocketConsumer):
+        async def connect(self) -> None:
+            await self.accept()
+            with pytest.raises(ValueError, match="1024 at most"):
+                await self.join("log")
+            with pytest.raises(ValueError, match="1024 at most"):
+                await self.join("log", since=await layer.position("log"))
+            await self.send_json(self.scope["antiphon.connection"].mailbox.channel)
+
+        def presence_info(self, group: str) -> dict[str, Any]:
+            return {"all of it": "x" * 2000}
+
+    async with client(Faceless, pk=7) as one:
+        await one.connect()
+        assert await one.next_json()
+        assert await layer.group_count("log") == 0
+        assert await layer.presence_stats("log") == (0, 0)

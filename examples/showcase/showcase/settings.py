@@ -38,8 +38,8 @@ INSTALLED_APPS = [
 ]
 
 # What carries messages: "embedded", a Valkey that the processes of the demo start and share by themselves, and that
-# writes what it holds to a file; "memory", which
-# stays within one process; or the address of a server: redis://localhost:6379.
+# writes what it holds to a file; "memory", which stays within one process; or the address of a server:
+# redis://localhost:6379.
 LAYER = os.environ.get("LAYER") or "embedded"
 # What pages may miss and get back: the last messages of each room, and of each user's notifications, for a day. Who types
 # is nothing to keep; who is in a room, the layer knows.

@@ -251,9 +251,8 @@ class ChannelLayer(Sends):
             self._retire(node)
             node.end()
             if node.presence is not None:
-                with contextlib.suppress(
-                    Exception
-                ):  # what is not told now is found by the others, when its lease is over
+                # What is not told now is found by the others, when its lease is over.
+                with contextlib.suppress(Exception):
                     await self._on(node, node.presence.close)
             await node.engine.close()
 
@@ -278,6 +277,8 @@ class ChannelLayer(Sends):
             "history": {
                 event: self._history[event] + sum(logs.stats()[event] for logs in following) for event in EVENTS
             },
+            "presence_members": sum(node.presence.count for node in nodes if node.presence is not None),
+            "presence_waiting": sum(node.presence.waiting for node in nodes if node.presence is not None),
             "drops": dict(self.drops.by_reason),
             "drops_by_group": {f"{group}:{reason}": n for (reason, group), n in self.drops.by_group.items()},
             "lag_s": {

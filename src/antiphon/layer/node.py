@@ -182,15 +182,15 @@ class Node:
             for pending in entering:
                 await asyncio.shield(pending)
             recovery = await logs.recover(topic, mailbox, since, newest=newest, author=author)
+            # Without waiting: what is delivered next stands behind what was recovered.
+            self._disclose(topic, mailbox)
+            return recovery
         except BaseException:
             if member:
                 logs.let_go(topic, mailbox)
             else:
                 self.leave(topic, mailbox)
             raise
-        # Without waiting: what is delivered next stands behind what was recovered.
-        self._disclose(topic, mailbox)
-        return recovery
 
     def position(self, topic: str) -> Position | None:
         """Return how far this node has come in a topic's log; None: it has none."""

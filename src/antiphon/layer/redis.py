@@ -164,6 +164,8 @@ class RedisChannelLayer(RemoteChannelLayer):
             links_logger.warning("Engine link %s of node %s is up again after %.1f s", name, node.id, down_s)
         else:
             links_logger.info("Engine link %s of node %s is up", name, node.id)
+        if up and node.presence is not None:
+            node.presence.check()  # the server may have come back without what it knew
 
     @markcoroutinefunction
     def group_send(

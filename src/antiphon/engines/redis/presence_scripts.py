@@ -19,7 +19,8 @@ The leases are in a slot of their own, with what is known of each node:
     {leases}:g:<node> HASH, groups in which it has entries -> ""
     {leases}:o:<node> HASH, users who are connected to it -> ""
 
-Hashes stand for sets: the account that SECURITY.md recommends may use no others. A script of a group never looks at leases: whoever calls says which nodes live. Times are those of the server.
+Hashes stand for sets: the account that SECURITY.md recommends may use no others. A script of a group never looks at
+leases: whoever calls says which nodes live. Times are those of the server.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from ..mailbox import Mailbox
 from .announcements import JOIN, LEAVE, Announcements
 from .audits import differences
 from .online import OnlineUsers
+from .steps import Step, all_of, finish
 from .sweeps import Sweeps
 
 __all__ = ["LEASE_S", "Presence"]
@@ -46,17 +47,6 @@ PAUSE_S = 0.3
 CLOSE_S = 1.0
 # Servers count milliseconds.
 SLACK_S = 0.005
-
-
-class _Step:
-    """A change on its way to the store. ``quiet``: an entry that was there before, so nobody is told."""
-
-    __slots__ = ("change", "done", "quiet")
-
-    def __init__(self, change: Change, done: asyncio.Future[None] | None = None, *, quiet: bool = False) -> None:
-        self.change = change
-        self.done = done
-        self.quiet = quiet
 
 
 class Presence:
@@ -86,7 +76,7 @@ class Presence:
         self._encode = encode
         self._sweeps = Sweeps(store, table, announcements)
         self._members: dict[str, dict[str, Present]] = {}
-        self._waiting: dict[str, list[_Step]] = {}
+        self._waiting: dict[str, list[Step]] = {}
         # group -> users whose grace runs -> until when the store is asked for them
         self._leaving: dict[str, dict[str, tuple[float, Present]]] = {}
         self._ends: list[tuple[float, str]] = []  # a heap: when a grace ends, in which group
@@ -100,8 +90,17 @@ class Presence:
         self._renewed_s = self._renew_at_s = float("-inf")
 
     def __repr__(self) -> str:
-        count = sum(map(len, self._members.values()))
-        return f"<Presence {self.node} {count} members of {len(self._members)} groups, {len(self._waiting)} waiting>"
+        return f"<Presence {self.node} {self.count} members of {len(self._members)} groups, {self.waiting} waiting>"
+
+    @property
+    def count(self) -> int:
+        """How many members this node has, in all groups."""
+        return sum(len(members) for members in tuple(self._members.values()))
+
+    @property
+    def waiting(self) -> int:
+        """How many changes the engine has not heard of."""
+        return sum(len(steps) for steps in tuple(self._waiting.values()))
 
     # What the node calls
 
@@ -133,7 +132,7 @@ class Presence:
         self._members.setdefault(group, {})[present.channel] = present
         if mailbox.user is not None:
             self._users.connected(mailbox.user)
-        self._waiting.setdefault(group, []).append(_Step(Change(True, present), done))
+        self._waiting.setdefault(group, []).append(Step(Change(True, present), done))
         self.start()
         self._wake.set()
         return done
@@ -146,7 +145,7 @@ class Presence:
             return
         if not members:
             del self._members[group]
-        self._waiting.setdefault(group, []).append(_Step(Change(False, present)))
+        self._waiting.setdefault(group, []).append(Step(Change(False, present)))
         if present.user[0] == "u":
             self._users.disconnected(present.user[1:], self._loop.time() + self._grace_s(group))
         self._wake.set()
@@ -168,7 +167,7 @@ class Presence:
         self._task.cancel()
         await asyncio.wait((self._task,))
         for steps in self._waiting.values():
-            _finish(steps)
+            finish(steps)
         await self.announcements.close(CLOSE_S)
         if self._leased:
             with contextlib.suppress(EngineUnavailable, TimeoutError):
@@ -255,10 +254,10 @@ class Presence:
             coming = {step.change.present.channel for step in steps if step.change.enters}
             lost = [p for p in self._members.get(group, {}).values() if p.channel not in coming]
             lost += [step.change.present for step in steps if not step.change.enters]
-            again = [_Step(Change(True, present), quiet=quiet) for present in lost]
+            again = [Step(Change(True, present), quiet=quiet) for present in lost]
             if quiet:
                 for _, present in self._leaving.pop(group, {}).values():
-                    again += _Step(Change(True, present), quiet=True), _Step(Change(False, present))
+                    again += Step(Change(True, present), quiet=True), Step(Change(False, present))
             if again or steps:
                 self._waiting[group] = [*again, *steps]
 
@@ -272,7 +271,7 @@ class Presence:
                 self._restore(self._suspects, quiet=True)
             groups = list(islice(self._waiting, GROUPS))
             await self._note([group for group in groups if group not in self._noted])
-            await _all(self._apply(group) for group in groups)
+            await all_of(self._apply(group) for group in groups)
 
     async def _note(self, groups: Sequence[str]) -> None:
         coming, going = self._users.untold(self._loop.time())
@@ -316,9 +315,9 @@ class Presence:
         self.announcements.add(group, JOIN, joined)
         if missing:
             self._suspect(group, missing)
-        _finish(steps)
+        finish(steps)
 
-    def _suspect(self, group: str, missing: Iterable[_Step]) -> None:
+    def _suspect(self, group: str, missing: Iterable[Step]) -> None:
         """Have what was not there to leave entered anew, quietly, so that it leaves as it should."""
         self._suspects.add(group)
         here = self._members.get(group, {})
@@ -335,7 +334,7 @@ class Presence:
         groups = [group for group in due if group in self._leaving]
         try:
             for start in range(0, len(groups), GROUPS):
-                await _all(self._finish(group) for group in groups[start : start + GROUPS])
+                await all_of(self._finish(group) for group in groups[start : start + GROUPS])
         except EngineUnavailable:
             for group in groups:
                 heappush(self._ends, (now, group))
@@ -365,7 +364,7 @@ class Presence:
 
     async def _audit_some(self) -> None:
         now, self._audit = self._audit[:GROUPS], self._audit[GROUPS:]
-        await _all(self._audit_group(group) for group in now if group in self._members)
+        await all_of(self._audit_group(group) for group in now if group in self._members)
 
     async def _audit_group(self, group: str) -> None:
         """Count our entries of a group; mend what a server lost that failed over or was emptied in part."""
@@ -375,8 +374,8 @@ class Presence:
         missing, odd = await differences(self._store, group, self.node, dict(self._members.get(group, {})))
         if (missing or odd) and group not in self._waiting:  # else it is not known what is to be there
             logger.warning("The engine's members of group %r were not those of node %s: mended", group, self.node)
-            self._waiting[group] = [_Step(Change(True, present), quiet=True) for present in missing]
-            self._waiting[group] += [_Step(Change(False, present)) for present in odd]
+            self._waiting[group] = [Step(Change(True, present), quiet=True) for present in missing]
+            self._waiting[group] += [Step(Change(False, present)) for present in odd]
             self._noted.discard(group)
 
     async def _note_idle(self) -> None:
@@ -385,16 +384,3 @@ class Presence:
         if idle:
             self._noted.difference_update(idle)
             await self._store.note(self.node, (), idle, (), ())
-
-
-def _finish(steps: Iterable[_Step]) -> None:
-    for step in steps:
-        if step.done is not None and not step.done.done():
-            step.done.set_result(None)
-
-
-async def _all(calls: Iterable[Any]) -> None:
-    """Wait for all, then raise the first error."""
-    for result in await asyncio.gather(*calls, return_exceptions=True):
-        if isinstance(result, BaseException):
-            raise result

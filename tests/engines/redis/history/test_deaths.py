@@ -93,8 +93,13 @@ async def test_a_replica_that_lagged_behind_is_promoted(make_layer: MakeLayer) -
         mine = await Member(layer).join("room")
         new.command("REPLICAOF", "127.0.0.1", str(old.port))
         kept = await send(layer, 1, 2, 3)
-        offset = old.info("replication")["master_repl_offset"]
-        assert eventually(lambda: int(new.info("replication")["slave_repl_offset"]) >= int(offset))
+        log = f"{layer.prefix}:a1:{{g:room}}m"
+
+        def has_all() -> bool:
+            linked = new.info("replication")["master_link_status"] == "up"
+            return linked and new.command("HGET", log, "s") == b"3"
+
+        assert eventually(has_all)
         new.command("REPLICAOF", "NO", "ONE")
         gone = await send(layer, 4, 5)
         await mine.hears(5)
