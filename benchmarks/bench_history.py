@@ -5,7 +5,7 @@ same core; uvloop. The message has 111 bytes as msgpack, ours adds 28. Sends: 10
 is in; its history keeps 100. A recovery: from the call of ``join(group, since=…)`` in a consumer to its result, one at a time;
 ``first``: nobody else on the node is in the group, so that it subscribes; ``beside``: somebody is.
 
-Bounds (issue 5): a fifth of the plain one's rate, which is 60,000 where that makes 300,000; at most 12 us of the server's CPU a
+Bounds: a fifth of the plain one's rate, which is 60,000 where that makes 300,000; at most 12 us of the server's CPU a
 send; at most 5 ms at p99 for a recovery.
 """
 

@@ -74,6 +74,7 @@ def all_heard(texts: list[str], *pages: Page) -> None:
         assert {**badge(page), "recovered": 0} == {"recovered": 0, "duplicated": 0, "lost": 0}
 
 
+@pytest.mark.soak  # each of the three is part of the one below
 def test_what_is_said_while_the_network_is_down_comes_with_it(
     arrive: Arrive, keep: Callable[[Page, str], None]
 ) -> None:
@@ -96,6 +97,7 @@ def test_what_is_said_while_the_network_is_down_comes_with_it(
     keep(grace, "chat-after-the-network-was-down")
 
 
+@pytest.mark.soak  # each of the three is part of the one below
 def test_a_page_whose_process_is_killed_comes_back_to_another_and_misses_nothing(arrive: Arrive, demo: Demo) -> None:
     ada, grace = two_processes(arrive, "process")
     say(grace, "Before")
@@ -116,6 +118,7 @@ def test_a_page_whose_process_is_killed_comes_back_to_another_and_misses_nothing
     assert eventually(lambda: f"process {died}, has died" in demo.log())
 
 
+@pytest.mark.soak  # each of the three is part of the one below
 def test_the_engine_is_restarted_under_the_pages_and_nothing_is_missed(
     arrive: Arrive, demo: Demo, keep: Callable[[Page, str], None]
 ) -> None:

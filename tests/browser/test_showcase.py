@@ -260,8 +260,15 @@ def test_one_can_chat_with_the_keyboard_alone(arrive: Arrive) -> None:
     assert page.evaluate("document.activeElement.id") == "text"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 380])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1280, "light"),
+        (380, "dark"),
+        pytest.param(1280, "dark", marks=pytest.mark.soak),
+        pytest.param(380, "light", marks=pytest.mark.soak),
+    ],
+)
 def test_every_page_fits_its_window(
     arrive: Arrive, keep: Callable[[Page, str], None], width: int, scheme: Literal["light", "dark"]
 ) -> None:

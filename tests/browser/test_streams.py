@@ -115,7 +115,7 @@ def test_a_page_loads_its_state_anew_when_it_is_told_to(page: Page, site: Stream
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("how", ["kill", "end"])
+@pytest.mark.parametrize("how", ["kill", pytest.param("end", marks=pytest.mark.soak)])
 def test_an_event_source_survives_its_server(page: Page, site: StreamingSite, office: StreamingSite, how: str) -> None:
     visit(page, site, "plain")
     sent = 0
