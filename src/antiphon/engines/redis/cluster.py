@@ -90,8 +90,7 @@ class ClusterRouter:
         deadline_s = monotonic() + self.bus.timeout_s
         while self._owners[slot_of(key)] is None and (left_s := deadline_s - monotonic()) > 0:
             self._wake.set()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._next_reading(), left_s)
+            await self._next_reading(left_s)
         return self.link_of(key)
 
     def publish(self, channel: bytes, payload: bytes, wire: bytes) -> asyncio.Future[Receipt]:
@@ -179,8 +178,7 @@ class ClusterRouter:
                 held.extendleft((w.publication, w.deadline_s, True) for w in reversed(back))
             if self._owners[slot] in (None, behind):
                 self._wake.set()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._next_reading(), 1.0)
+                await self._next_reading(1.0)
             now = monotonic()
             while held and (held[0][1] <= now or held[0][0][0].done()):
                 future = held.popleft()[0][0]
@@ -199,17 +197,18 @@ class ClusterRouter:
         self._held.pop(slot, None)
         self._releasing.pop(slot, None)
 
-    async def _next_reading(self) -> None:
+    async def _next_reading(self, limit_s: float) -> None:
         self._map_read.clear()
-        await self._map_read.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):  # not wait_for(), which may swallow a cancellation on Python 3.11
+                await self._map_read.wait()
 
     async def follow(self, link: Link, key: bytes, error: ReplyError) -> bool:
         """Wait for a better map after a refused command; say whether to try again."""
         if not str(error).startswith(_ELSEWHERE):
             return False
         self._wake.set()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._next_reading(), 1.0)
+        await self._next_reading(1.0)
         await asyncio.sleep(0.05)
         return True
 
