@@ -4,7 +4,7 @@
 PY ?= python3
 PORT ?= 8000
 WORKERS ?= 2
-TEST_WORKERS ?= 4
+TEST_WORKERS ?= 5
 VENV := .venv
 BIN := $(VENV)/bin
 # Where Chromium goes by another name.
@@ -78,7 +78,7 @@ fuzz: $(VENV)/.ok  ## a minute of frames from clients that nobody has written (F
 	FUZZ_S=$${FUZZ_S:-60} $(BIN)/python -m pytest -q -s --timeout 0 tests/unit/test_centrifuge_fuzz.py $(ARGS)
 
 soak: $(VENV)/.ok $(VENV)/.e2e $(VENV)/.clients  ## hours in minutes: leaks, losses (SOAK_S: seconds of each test)
-	$(BIN)/python -m pytest -q -s -m soak --timeout 0 tests/soak tests/browser $(ARGS)
+	$(BIN)/python -m pytest -q -s -m soak --timeout 0 tests $(ARGS)
 
 faults: $(VENV)/.ok  ## the table of faults at full length: six minutes, real servers
 	FAULTS=full $(BIN)/python -m pytest -q -n 6 --dist loadgroup tests/faults $(ARGS)

@@ -66,6 +66,9 @@ class Events(EventStreamConsumer):
     retry_s = (0.05, 0.1)
     heartbeat_s = 1000.0  # nothing is written that no test has sent
 
+    async def opened(self) -> None:
+        joined.add(self.channel_name)
+
     async def note(self, message: Message) -> None:
         await self.send_event({"n": message["n"]}, event="note")
 
@@ -74,6 +77,10 @@ class Fragments(HtmlConsumer):
     """The group over a WebSocket."""
 
     groups = (GROUP,)
+
+    async def connect(self) -> None:
+        joined.add(self.channel_name)
+        await super().connect()
 
 
 class Closed(EventStreamConsumer):
@@ -87,6 +94,7 @@ class Closed(EventStreamConsumer):
 
 
 asked: list[str] = []
+joined: set[str] = set()  # channels whose joining is over: what is sent from then on reaches them
 PATHS: dict[tuple[str, str], Any] = {
     ("http", "events"): Events.as_asgi(),
     ("http", "closed"): Closed.as_asgi(),
@@ -147,9 +155,11 @@ async def serve(peer: Peer, engine: str, prefix: str, port: int, ours: bool) -> 
         peer.send(await ORDERS[what](**order))
 
 
-async def _members() -> int:
+async def _members() -> int | None:
+    """Count the members; None while one of them is still joining."""
     layer: Any = channel_layers["default"]
-    return sum(len(node.hub.members.get(f"g:{GROUP}", ())) for node in layer._alive())
+    members = [name for node in layer._alive() for name in node.hub.members.get(f"g:{GROUP}", ())]
+    return len(members) if joined.issuperset(members) else None
 
 
 async def _send(message: Message) -> None:

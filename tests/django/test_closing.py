@@ -107,5 +107,5 @@ async def test_a_session_that_went_away_is_found_by_asking_again(client: AsyncCl
 
 
 async def test_a_token_that_ends_ends_its_socket(bob: Any) -> None:
-    socket = await opened(None, subprotocols=["chat", "antiphon.token." + make_token(bob, max_age_s=1)])
+    socket = await opened(None, subprotocols=["chat", "antiphon.token." + make_token(bob, max_age_s=4)])
     assert await closed(socket) == 4401

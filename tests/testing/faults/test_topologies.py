@@ -10,7 +10,7 @@ from antiphon.testing.faults import RespError, ValkeyCluster, ValkeySentinel
 from tests.waiting import eventually
 
 
-@pytest.mark.parametrize("how", ["kill", "stop"])
+@pytest.mark.parametrize("how", ["kill", pytest.param("stop", marks=pytest.mark.soak)])
 def test_sentinel_makes_the_replica_the_primary(how: Any) -> None:
     with ValkeySentinel() as service:
         old = service.primary

@@ -52,6 +52,7 @@ class Bindings:
         self._reading: asyncio.Task[None] | None = None
         self._retry_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<Bindings of {len(self.topics)} topics{' (stale)' if self.stale else ''}>"
@@ -87,6 +88,7 @@ class Bindings:
 
     def close(self) -> None:
         """Forget everything."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         if self._reading is not None:
@@ -108,7 +110,7 @@ class Bindings:
                 self._retry_s = monotonic() + RETRY_S
                 if strict:
                     raise
-                if first:
+                if first and not self._closed:
                     logger.warning("Which worker channels belong to groups cannot be read now: %s", exc)
                 return
 
