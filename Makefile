@@ -7,6 +7,8 @@ WORKERS ?= 2
 TEST_WORKERS ?= 5
 VENV := .venv
 BIN := $(VENV)/bin
+# Tests start hundreds of processes: each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Where Chromium goes by another name.
 CHROMIUM ?= $(firstword $(shell command -v chromium chromium-browser google-chrome 2>/dev/null))
 export CHROMIUM

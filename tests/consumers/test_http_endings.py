@@ -63,6 +63,27 @@ async def test_a_client_that_goes_cancels_handle_and_disconnect_runs_once() -> N
     assert not layer.channels
 
 
+async def test_a_handle_that_was_cancelled_by_itself_before_is_cancelled_when_its_client_goes() -> None:
+    class App(Stream):
+        async def handle(self, body: bytes) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            asyncio.get_running_loop().call_soon(task.cancel)  # as time limits do, and some forget to take it back
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                self.log.append("limit")
+            await super().handle(body)
+
+    log: list[str] = []
+    async with Client(App.as_asgi(log=log), HTTP) as client:
+        client.request()
+        await until(lambda: log)
+        client.vanish()
+        await client.ended()
+    assert log == ["limit", "cancelled", "disconnect"]
+
+
 async def test_the_groups_of_a_stream_are_left_at_once_when_its_client_goes() -> None:
     class App(AsyncHttpConsumer):
         async def handle(self, body: bytes) -> None:

@@ -28,6 +28,7 @@ class AsyncHttpConsumer(AsyncConsumer):
 
     _antiphon_handling: asyncio.Task[None] | None = None
     _antiphon_said_goodbye = False
+    _antiphon_cancelled = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.body: list[bytes] = []
@@ -89,8 +90,9 @@ class AsyncHttpConsumer(AsyncConsumer):
 
     async def _antiphon_stop(self) -> None:
         handling = self._antiphon_handling
-        if handling is None or handling.done() or handling.cancelling():
+        if handling is None or handling.done() or self._antiphon_cancelled:
             return  # one that was told already has had its time
+        self._antiphon_cancelled = True  # not cancelling(), which a time limit of its own raises too
         handling.cancel()
         # Not "await handling": a cancellation of this task could not be told from that one's end.
         await asyncio.wait({handling})

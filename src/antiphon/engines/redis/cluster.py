@@ -15,7 +15,7 @@ import random
 from collections import deque
 from collections.abc import Iterable
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...exceptions import EngineUnavailable
 from ...types import Receipt
@@ -64,6 +64,7 @@ class ClusterRouter:
         self._wake = asyncio.Event()
         self._map_read = asyncio.Event()  # set and cleared at each reading of the map
         self._closing: set[asyncio.Task[None]] = set()
+        self._closed = False
         self._task = self.loop.create_task(self._watch(), name="antiphon cluster map")
 
     def __repr__(self) -> str:
@@ -105,7 +106,7 @@ class ClusterRouter:
         link = self._owners[slot]
         if link is not None and slot not in self._held:
             link.send(publication, wire)
-        elif self._task.cancelled() or self._task.cancelling():
+        elif self._closed:
             future.set_exception(EngineUnavailable("the layer was closed"))
         elif len(self._held.get(slot, ())) >= WAITING_MAX:
             future.set_exception(EngineUnavailable(f"too many publishes wait for an owner of slot {slot} already"))
@@ -199,9 +200,7 @@ class ClusterRouter:
 
     async def _next_reading(self, limit_s: float) -> None:
         self._map_read.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit_s):  # not wait_for(), which may swallow a cancellation on Python 3.11
-                await self._map_read.wait()
+        await _wait(self._map_read, limit_s)
 
     async def follow(self, link: Link, key: bytes, error: ReplyError) -> bool:
         """Wait for a better map after a refused command; say whether to try again."""
@@ -252,11 +251,7 @@ class ClusterRouter:
             pause = 0.02 if self._map != before else min(pause * 2, 0.4)
             down = self._map is None or not all(link.up for link in self._links.values())
             refresh_s = REFRESH_DOWN_S if down else random.uniform(*REFRESH_S)  # noqa: S311  # jitter
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(
-                    refresh_s
-                ):  # not wait_for(), which may swallow a cancellation on Python 3.11
-                    await self._wake.wait()
+            await _wait(self._wake, refresh_s)
             await asyncio.sleep(pause)  # many may ask at once
 
     async def _read_map(self) -> ClusterMap:
@@ -365,19 +360,24 @@ class ClusterRouter:
 
     async def close(self) -> None:
         """End the links."""
+        self._closed = True
         self._task.cancel()
         early, self._early = self._early, []
-        for _, future in early:
-            if not future.done():
-                future.set_exception(EngineUnavailable("the layer was closed"))
         for task in tuple(self._releasing.values()):
             task.cancel()
-        for held in self._held.values():
-            for publication, _, _ in held:
-                if not publication[0].done():
-                    publication[0].set_exception(EngineUnavailable("the layer was closed"))
+        held = (publication[0] for each in self._held.values() for publication, _, _ in each)
+        waiting: list[asyncio.Future[Any]] = [*(future for _, future in early), *held]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(EngineUnavailable("the layer was closed"))
         await asyncio.wait([self._task])
         await asyncio.gather(*(link.close() for link in self._links.values()), *self._closing)
+
+
+async def _wait(event: asyncio.Event, limit_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):  # not wait_for(), which may swallow a cancellation on Python 3.11
+            await event.wait()
 
 
 def _chain(done: asyncio.Future[None] | None, future: asyncio.Future[None]) -> None:

@@ -38,3 +38,15 @@ async def test_an_error_says_why_there_is_no_map(
     assert not link["up"]
     assert cause in link["reason"]
     assert sum("map cannot be read" in record.message for record in caplog.records) == 1
+
+
+async def test_nobody_is_told_of_a_close_while_the_map_is_looked_for_again(make_layer: MakeLayer) -> None:
+    layer = make_layer(f"redis://127.0.0.1:{free_port()}", cluster=True, timeout_s=0.3)
+    await layer.new_channel()
+    [node] = layer._nodes.values()
+    while (router := node.engine._router) is None:  # type: ignore[attr-defined]  # noqa: ASYNC110  # a RedisEngine; nothing tells
+        await asyncio.sleep(0)
+    while not router._task.cancelling():  # noqa: ASYNC110  # the turn in which its limit is over
+        await asyncio.sleep(0)
+    with pytest.raises(EngineUnavailable, match="Connect"):
+        await layer.group_send("room", HELLO)
