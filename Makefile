@@ -80,7 +80,8 @@ fuzz: $(VENV)/.ok  ## a minute of frames from clients that nobody has written (F
 	FUZZ_S=$${FUZZ_S:-60} $(BIN)/python -m pytest -q -s --timeout 0 tests/unit/test_centrifuge_fuzz.py $(ARGS)
 
 soak: $(VENV)/.ok $(VENV)/.e2e $(VENV)/.clients  ## hours in minutes: leaks, losses (SOAK_S: seconds of each test)
-	$(BIN)/python -m pytest -q -s -m soak --timeout 0 tests $(ARGS)
+	@failed=0; $(BIN)/python -m pytest -q -s -m soak --timeout 0 tests/soak $(ARGS) || failed=1; \
+	$(BIN)/python -m pytest -q -m soak --timeout 0 tests --ignore tests/soak $(ARGS) && exit $$failed
 
 faults: $(VENV)/.ok  ## the table of faults at full length: six minutes, real servers
 	FAULTS=full $(BIN)/python -m pytest -q -n 6 --dist loadgroup tests/faults $(ARGS)
