@@ -33,8 +33,18 @@ async def test_a_stall_is_measured_and_its_stack_is_shown() -> None:
 async def test_a_stall_that_lasts_until_the_end_of_the_block_counts() -> None:
     with LoopWatch() as watch:
         await asyncio.sleep(0.02)
-        block_for(0.2)
-    assert watch.longest_stall_s > 0.17
+        block_for(0.8)
+    assert watch.longest_stall_s > 0.7
+
+
+async def test_a_call_that_lets_no_other_thread_run_is_a_stall_without_a_stack() -> None:
+    async with LoopWatch() as watch:
+        await asyncio.sleep(0.05)
+        sum(range(40_000_000))
+        await asyncio.sleep(0.05)
+    assert max(watch.stalls, key=lambda stall: stall.duration_s).stack == ""
+    with pytest.raises(AssertionError, match="stack not seen"):
+        watch.check()
 
 
 async def test_a_loop_that_waits_is_not_stalled() -> None:
