@@ -37,13 +37,13 @@ async def test_a_stall_that_lasts_until_the_end_of_the_block_counts() -> None:
     assert watch.longest_stall_s > 0.7
 
 
-async def test_a_call_that_lets_no_other_thread_run_is_a_stall_without_a_stack() -> None:
+async def test_a_call_that_lets_no_other_thread_run_is_a_stall() -> None:
     async with LoopWatch() as watch:
         await asyncio.sleep(0.05)
         sum(range(40_000_000))
         await asyncio.sleep(0.05)
-    assert max(watch.stalls, key=lambda stall: stall.duration_s).stack == ""
-    with pytest.raises(AssertionError, match="stack not seen"):
+    # With its stack, where the other thread came to look before the loop went on.
+    with pytest.raises(AssertionError, match=r"stack not seen|sum\(range"):
         watch.check()
 
 
