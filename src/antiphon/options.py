@@ -156,8 +156,9 @@ def validate(mapping: Mapping[str, Any]) -> list[str]:
 
 def unknown_key(name: object, known: Mapping[str, Any] | set[str], what: str) -> str:
     """Say that ``name`` is unknown, what it may have meant, and what there is."""
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
+    near = sorted(each for each in known if each.startswith(f"{name}_"))  # "history": there is more than one of it
+    near = near or difflib.get_close_matches(str(name), list(known), n=1)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; known: {', '.join(sorted(known))}"
     return f"unknown {what} {name!r}{hint}"
 
 

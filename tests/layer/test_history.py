@@ -186,6 +186,7 @@ async def test_wrong_terms_of_a_send(logged: InMemoryChannelLayer, options: dict
         ({5: {}}, "expected a glob or a compiled pattern"),
         ({"chat": 5}, "expected a dict of options"),
         ({"chat": {"history_sizes": 5}}, "did you mean .history_size"),
+        ({"chat": {"history": 5}}, "did you mean 'history_size' or 'history_ttl'"),
         ({"chat": {"history_size": -1}}, r"groups\['chat'\]: history_size: expected an int, 0 or more; got -1"),
         ({"chat": {"history_size": True}}, "history_size"),
         ({"chat": {"history_ttl": 0}}, "history_ttl: expected seconds above 0"),

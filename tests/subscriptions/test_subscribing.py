@@ -65,6 +65,24 @@ async def test_forbidden_unknown_and_impossible_groups_are_told_apart_by_nothing
         assert answers == [{"code": 103, "message": "permission denied"}] * 8
 
 
+async def test_a_class_that_lets_nobody_in_is_told_once(
+    layer: InMemoryChannelLayer, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Forgot(SubscriptionConsumer):
+        pass
+
+    class Strict(SubscriptionConsumer):
+        async def authorize_subscribe(self, group: str) -> Any:
+            return await super().authorize_subscribe(group)
+
+    for consumer in (Forgot, Forgot, Strict):
+        async with speaker(consumer) as one:
+            await one.begin()
+            assert (await one.do("subscribe", channel="room"))["code"] == 103
+    [record] = [each for each in caplog.records if "lets nobody subscribe" in each.getMessage()]
+    assert "Forgot" in record.getMessage()
+
+
 async def test_nobody_may_anything_unless_the_application_says_so(layer: InMemoryChannelLayer) -> None:
     async with speaker(SubscriptionConsumer) as one:
         await one.begin()

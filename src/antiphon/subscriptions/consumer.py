@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from typing import Any, ClassVar
+from weakref import WeakSet
 
 from .. import framework
 from ..consumers.base import AsyncConsumer
@@ -25,6 +26,7 @@ from .pushes import OwnPushes, Pushes
 __all__ = ["SubscriptionConsumer"]
 
 logger = logging.getLogger("antiphon.consumer")
+_told: WeakSet[type] = WeakSet()  # classes of which was said that they let nobody in
 
 
 class SubscriptionConsumer(AsyncConsumer):
@@ -89,6 +91,12 @@ class SubscriptionConsumer(AsyncConsumer):
 
     async def authorize_subscribe(self, group: str) -> bool | Grant:
         """Say whether this client may subscribe to a group: True, or a Grant with its terms. By default it may not."""
+        cls = type(self)
+        if cls.authorize_subscribe is SubscriptionConsumer.authorize_subscribe and cls not in _told:
+            _told.add(cls)
+            logger.warning(
+                "%s lets nobody subscribe without a token: it has no authorize_subscribe()", cls.__qualname__
+            )
         return False
 
     async def authorize_token(self, group: str, token: str) -> bool | Grant:

@@ -37,8 +37,8 @@ class LoopWatch:
 
     The loop writes down the time every 5 ms, and a gap is a stall. A busy machine is no fault of the code: time in which
     the loop's thread wanted to run and the system gave it no processor is taken off, where the system tells (Linux),
-    and where no other thread ran either, only what the process computed counts: the rest went by while a
-    page was fetched from the disk. ``longest_gap_s`` is with all that. ``stalls`` are those over ``limit_s``, each with
+    and where no other thread ran either, only what the process computed counts: the rest is taken to have gone by while
+    a page was fetched from the disk. ``longest_gap_s`` is with all that. ``stalls`` are those over ``limit_s``, each with
     the stack that a thread saw.
     """
 
