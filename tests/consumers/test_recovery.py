@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 from asgiref.sync import async_to_sync
 
 from antiphon import relay
+from antiphon.consumers.join_result import JoinResult
 from antiphon.exceptions import OptionError
 from antiphon.generic.websocket import AsyncJsonWebsocketConsumer, JsonWebsocketConsumer
 from antiphon.layers import InMemoryChannelLayer, channel_layers
 from antiphon.types import Position
-from tests.consumers.client import Client, until
+from tests.consumers.client import Client, until, user
 from tests.layer.members import numbered
 
 GROUPS = {"room": {"history_size": 50}, "brief": {"history_size": 3}, "last": {"history_size": 5, "recovery": "cache"}}
@@ -290,3 +292,52 @@ def test_from_a_loop_that_async_to_sync_made(layer: InMemoryChannelLayer) -> Non
     assert async_to_sync(layer.position)("room").offset == 0
     async_to_sync(layer.group_send)("room", numbered(1))
     assert [one.message["n"] for one in async_to_sync(layer.history)("room")] == [1]
+
+
+@pytest.mark.parametrize("others", [False, True], ids=["alone", "among others"])
+@pytest.mark.parametrize("held", ["top", "read"])
+async def test_who_is_put_out_while_it_recovers_is_no_member_and_gets_nothing(
+    layer: InMemoryChannelLayer, monkeypatch: pytest.MonkeyPatch, held: str, others: bool
+) -> None:
+    results: list[JoinResult] = []
+
+    class Again(Chat):
+        async def connect(self) -> None:
+            await self.accept()
+            results.append(await self.join("room", since=since_of(self.scope)))
+
+    await layer.group_send("room", numbered(1))
+    start = await layer.position("room")
+    await layer.group_send("room", numbered(2))
+    logs: Any = layer._node().hub.logs
+    waits, goes_on = asyncio.Event(), asyncio.Event()
+    read, known = logs.engine.read, asyncio.get_running_loop().create_future()
+
+    async def slow(*args: Any, **kwargs: Any) -> Any:
+        waits.set()
+        await goes_on.wait()
+        return await read(*args, **kwargs)
+
+    def late(topic: str) -> Any:
+        waits.set()
+        return known
+
+    async with contextlib.AsyncExitStack() as stack:
+        if others:
+            await (await stack.enter_async_context(client())).connect()
+        if held == "top":
+            monkeypatch.setattr(logs, "known", late)
+        else:
+            monkeypatch.setattr(logs.engine, "read", slow)
+        again = await stack.enter_async_context(client(since=start, cls=Again, user=user("ada")))
+        await again.connect()
+        await waits.wait()
+        assert await layer.unsubscribe_user("ada", "room") == 1
+        monkeypatch.undo()
+        goes_on.set()
+        known.set_result(None)
+        await until(lambda: results)
+        assert results == [JoinResult("room")]
+        await layer.group_send("room", numbered(3))
+        assert [event["type"] for event in again.events] == ["websocket.accept"]
+        assert all(list(log.starts) == [] for log in logs.logs.values())

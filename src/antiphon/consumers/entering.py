@@ -20,12 +20,14 @@ async def enter(connection: Handling, group: str, since: Position | None) -> Joi
     assert node is not None  # noqa: S101  # for types: it is called only where the layer is ours
     if since is None:
         await node.join(topic, mailbox, appear=False)
-        position = node.position(topic)
+        position = node.position(topic) if topic in mailbox.topics else None
         if position is not None:
             connection.note(group, position)
         return JoinResult(group, None, position)
     newest = connection.consumer.channel_layer.group_options(group).recovery == "cache"
     found = await node.recover(topic, mailbox, since, newest=newest, author=mailbox.user)
+    if found.position is None:
+        return JoinResult(group)
     # Without a turn of the loop in between: what is delivered live from now on stands behind it.
     node.hub.replay(mailbox, found.envelopes)
     connection.note(group, since if found.envelopes else found.position)

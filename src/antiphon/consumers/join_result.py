@@ -15,8 +15,8 @@ class JoinResult:
 
     ``recovered``: True, everything since the position is on its way to the handlers, ``count`` messages; False, some of
     it is gone, nothing comes, and the page must reload; None, nothing was asked. ``position``: this connection gets
-    whatever comes after it; None where the group has no history, and
-    where the client has gone meanwhile: then it is no member either.
+    whatever comes after it; None where the group has no history, and where the client has gone meanwhile or was put out
+    of the group: then it is no member either.
     """
 
     group: str

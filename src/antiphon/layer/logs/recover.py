@@ -56,10 +56,15 @@ class Recoverer(Filler):
         """Read what a held-back member missed; it is live from the position returned on.
 
         ``newest``: only the last message matters, if it is not the one at ``since``. ``author``: whose own messages
-        it needs not, where they were sent to all but their author. Raises EngineUnavailable.
+        it needs not, where they were sent to all but their author. Who is put out meanwhile gets nothing. Raises
+        EngineUnavailable.
         """
-        log = self.logs[topic]
+        log = self.logs.get(topic)
+        if log is None or topic not in mailbox.topics:
+            return Recovery(None, None, [])
         missed = await (self._newest(log, since) if newest else self._missed(log, since))
+        if self.logs.get(topic) is not log or topic not in mailbox.topics:
+            return Recovery(None, None, [])
         # From here on without waiting: what is delivered next is delivered to this member too.
         top = log.position
         assert top is not None  # noqa: S101  # for types
@@ -94,6 +99,8 @@ class Recoverer(Filler):
         """Return every entry after ``since``; None: some are gone, or it is no position of this log."""
         for _ in range(_TRIES):
             await self._live(log)
+            if self.logs.get(log.topic) is not log:
+                return None  # it was forgotten: nobody is a member any more
             found = log.since(since)
             if found is not None:
                 return found

@@ -23,7 +23,8 @@ async def test_what_expires_is_never_delivered_and_counted_by_whoever_finds_it(
     await asyncio.sleep(0.1)
     leased = await soon(reader.lease("q"))
     assert leased.payload == b"young"
-    assert drops == {("expired", "q"): 2}
+    assert drops + others == {("expired", "q"): 2}  # the sender, where the first was over before it put the second
+    others.clear()
     await sender.put("full", b"old", 1, 0.05)
     await asyncio.sleep(0.1)
     assert await sender.put("full", b"new", 1, LONG_S)
